@@ -1,0 +1,1 @@
+"""Events, history, features: from what people did to exact rows in a feature store."""

@@ -1,0 +1,153 @@
+"""`python -m feature_repo`: from events to features, online and offline."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from feature_repo import domains
+from feature_repo.settings import Settings
+
+domain_option = click.option(
+    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
+)
+
+
+def now_us() -> int:
+    """The clock, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def _explained(run: Callable[[], Any]) -> Any:
+    """Run, and show what a person can do something about as one line in place of a traceback."""
+    try:
+        return run()
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Events, lake, features and Feast: the room where a feature is declared once."""
+
+
+@main.command()
+@click.option("--users", default=5000, show_default=True, type=click.IntRange(min=1), help="People who sign up.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same people.")
+def simulate(users: int, seed: int) -> None:
+    """Simulate sign-ups of the saas product into the lake. A second time it does nothing.
+
+    Example: python -m feature_repo simulate --users 1000
+    """
+    settings = Settings(domain="saas")
+    _show_ingested(_explained(lambda: domains.load("saas").ingest(settings, users=users, seed=seed)))
+
+
+@main.command()
+@domain_option
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of source tables.")
+def ingest(domain: str, data: Path | None) -> None:
+    """Fill the lake from a domain's source. A second time it does nothing.
+
+    Example: python -m feature_repo ingest --domain oulad --data ~/oulad
+    """
+    settings = Settings(domain=domain)
+    _show_ingested(_explained(lambda: domains.load(domain).ingest(settings, data)))
+
+
+def _show_ingested(ingested: Any) -> None:
+    refused = ", ".join(f"{reason} {n:,}" for reason, n in sorted(ingested.refused.items()))
+    click.echo(f"events: {ingested.accepted:,} accepted, {sum(ingested.refused.values()):,} refused {refused}".strip())
+
+
+@main.command()
+@domain_option
+def backfill(domain: str) -> None:
+    """Compute the feature rows of everybody whom new events touch, offline and online.
+
+    Example: python -m feature_repo backfill --domain saas
+    """
+    from feature_repo.backfill import backfill as run
+    from feature_repo.materialize import materialize
+
+    settings = Settings(domain=domain)
+    done = _explained(lambda: run(settings))
+    if done.buckets:
+        click.echo(f"offline: {done.rows:,} rows of {done.events:,} events in {done.seconds:.1f} s")
+    else:
+        click.echo(f"offline: nothing to do, the rows hold all events up to position {done.position:,}")
+    click.echo(f"online: {materialize(settings, now_us()).rows:,} rows written")
+
+
+@main.command()
+@domain_option
+def apply(domain: str) -> None:
+    """Tell Feast what the domain declares, as `feast apply` does, for any domain and state folder.
+
+    Example: python -m feature_repo apply --domain oulad
+    """
+    from feature_repo.store import apply as run
+
+    click.echo(f"applied; for Feast's own commands: cd feature_repo && feast -f {run(Settings(domain=domain))} ...")
+
+
+@main.command()
+@domain_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def features(domain: str, as_json: bool) -> None:
+    """Print the feature catalogue: type, unit, window, what null means.
+
+    Example: python -m feature_repo features --domain oulad
+    """
+    from feature_repo.catalogue import catalogue
+
+    rows = catalogue(_explained(lambda: domains.load(domain)))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*rows[0], title=f"{len(rows)} features of {domain}")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(width=None if Console().is_terminal else 180).print(table)
+
+
+@main.command()
+@domain_option
+def compact(domain: str) -> None:
+    """Rewrite the lake into a file a bucket of users, without copies of messages.
+
+    Example: python -m feature_repo compact
+    """
+    from feature_repo.lake import Lake
+
+    lake = Lake(Settings(domain=domain).lake)
+    lake.compact()
+    stats = lake.stats()
+    click.echo(f"lake: {stats.rows:,} events in {stats.files} files, {stats.bytes / 1e6:.1f} MB")
+
+
+@main.command()
+@domain_option
+@click.option("--reason", help="Only those refused for this reason.")
+@click.option("--limit", default=20, show_default=True, help="How many to show.")
+def quarantine(domain: str, reason: str | None, limit: int) -> None:
+    """Show how many events were refused and why, and the first of them as they came.
+
+    Example: python -m feature_repo quarantine --reason wrong_type --limit 5
+    """
+    from feature_repo.quarantine import Quarantine
+
+    held = Quarantine(Settings(domain=domain).quarantine)
+    for name, n in sorted(held.counts().items()):
+        click.echo(f"{n:8,}  {name}")
+    for entry in held.read(limit, reason):
+        click.echo(f"{entry.reason}: {entry.detail}\n    {str(entry.raw)[:300]}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m feature_repo")

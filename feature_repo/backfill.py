@@ -1,0 +1,227 @@
+"""From the lake to the offline feature rows: all change points of everybody, or of those whom new events touch.
+
+    lake ─► snapshot (canonical copies, a bucket a file) ─► touched persons ─► a bucket's events
+         ─► at_change_points ─► features/<bucket>.parquet, replaced atomically ─► bookmark
+
+The bookmark, written last, says what the rows hold: a kill in between only means that the next run does it again.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import ibis
+from ibis.backends.duckdb import Backend
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from feature_repo import domains
+from feature_repo.change_points import at_change_points
+from feature_repo.domain import Domain
+from feature_repo.lake import SCHEMA, Lake
+from feature_repo.lake_sql import bucket_of, literal
+from feature_repo.program import Compiled, Program
+from feature_repo.settings import Settings
+
+BOOKMARK = "backfill.json"
+EVENTS_AT_ONCE = 400_000
+EVENT = ", ".join(n for n in SCHEMA.names if n != "content_hash")
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """What a backfill did: buckets and rows written, events read, the log position it reached, and how long it took."""
+
+    buckets: int
+    rows: int
+    events: int
+    position: int
+    seconds: float
+
+
+@cache
+def compiled(domain_name: str) -> Compiled:
+    """The change-point program of a domain, over a table `ev` of the lake's schema."""
+    fields = {f.name: str(f.type) for f in SCHEMA if f.name != "content_hash"}
+    program = Program()
+    events = ibis.table(fields, name="ev")
+    return program.compiled(at_change_points(events, domains.load(domain_name), program))
+
+
+def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> Backfilled:
+    """Bring the offline feature rows up to the lake's last event; costs what the touched persons cost.
+
+    Args:
+        memory: what DuckDB may take before it spills to disk.
+
+    Raises:
+        ValueError: the lake is empty.
+    """
+    began = time.monotonic()
+    domain, lake = domains.load(settings.domain), Lake(settings.lake)
+    lake.compact(progress=progress)
+    if lake.last_position() == 0:
+        raise ValueError(f"{settings.lake}: no events yet: run `make simulate`, or `make ingest DATA=<folder>`")
+    settings.features.mkdir(parents=True, exist_ok=True)
+    print_of = fingerprint(domain)
+    held = _bookmark(settings, print_of)
+    con = _connect(settings, memory)
+    try:
+        through, buckets = _open(con, lake)
+        touched = _touched(con, lake, held, buckets) if held else list(range(buckets))
+        rows, events = (
+            (0, 0) if held == through else _write(con, settings, domain, buckets, touched, bool(held), progress)
+        )
+    finally:
+        con.disconnect()
+    _write_bookmark(settings, {"position": through, "features": print_of, "buckets": buckets})
+    return Backfilled(0 if held == through else len(touched), rows, events, through, time.monotonic() - began)
+
+
+def fingerprint(domain: Domain) -> str:
+    """Changes when any feature's computation does: a hash of the compiled program."""
+    program = compiled(domain.name)
+    return hashlib.sha256(json.dumps([program.steps, program.result]).encode()).hexdigest()[:16]
+
+
+def _bookmark(settings: Settings, print_of: str) -> int:
+    """The position that the rows hold, 0 where they are absent or of other definitions."""
+    path = settings.features / BOOKMARK
+    held = json.loads(path.read_text()) if path.exists() else {}
+    return int(held["position"]) if held.get("features") == print_of else 0
+
+
+def _write_bookmark(settings: Settings, content: dict[str, object]) -> None:
+    part = settings.features / f"{BOOKMARK}.part"
+    part.write_text(json.dumps(content))
+    part.rename(settings.features / BOOKMARK)
+
+
+def _connect(settings: Settings, memory: str) -> Backend:
+    spill = settings.state / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    con = ibis.duckdb.connect(memory_limit=memory, temp_directory=str(spill))
+    con.raw_sql("SET preserve_insertion_order = false")
+    return con
+
+
+def _open(con: Backend, lake: Lake) -> tuple[int, int]:
+    """Views and tables over one snapshot of the lake: `lake_<b>`, `anonymous`, `edges`; its position and buckets."""
+    through, files = lake.snapshot(con)
+    buckets = len(files)
+    for number, query in enumerate(files):
+        con.raw_sql(f"create temp view lake_{number} as {query}")
+    every = " union all ".join(f"select {EVENT} from lake_{b}" for b in range(buckets))
+    con.raw_sql(f"create temp table anonymous as select * from ({every}) where user_id is null")
+    con.raw_sql(f"""create temp table edges as select * from ({every})
+        where type in ('identify', 'alias') and user_id is not null and anonymous_id is not null""")
+    return through, buckets
+
+
+def _touched(con: Backend, lake: Lake, held: int, buckets: int) -> list[int]:
+    """Make `touched`, the persons whose rows the events after position `held` can change; returns their buckets."""
+    con.create_view("fresh", lake.new_since(con, held), overwrite=True)
+    con.raw_sql(f"""create temp table touched as
+        with hands as (select distinct anonymous_id from fresh
+            where anonymous_id is not null and (user_id is null or type in ('identify', 'alias'))),
+        persons as (select user_id as entity from fresh where user_id is not null
+            union select 'anon:' || anonymous_id from hands
+            union select user_id from edges semi join hands using (anonymous_id))
+        select entity, {bucket_of("entity", buckets)} as bucket from persons""")
+    return [b for (b,) in con.raw_sql("select distinct bucket from touched order by 1").fetchall()]
+
+
+def _write(
+    con: Backend, settings: Settings, domain: Domain, buckets: int, todo: list[int], only_touched: bool, progress: bool
+) -> tuple[int, int]:
+    """Recompute and replace the rows of the given buckets; returns how many rows, from how many events."""
+    rows = events = 0
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("buckets, {task.fields[pace]}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    began = time.monotonic()
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("backfill", total=len(todo), pace="")
+        for batch in _batches(con, todo):
+            people = _People(batch, buckets, only_touched)
+            events += _load(con, people)
+            rows += _compute(con, compiled(domain.name), people)
+            for bucket in batch:
+                _replace(con, settings.features / f"{bucket:04d}.parquet", bucket, only_touched)
+            pace = f"{events / (time.monotonic() - began):,.0f} events/s, {rows:,} rows"
+            bar.update(task, advance=len(batch), pace=pace)
+    return rows, events
+
+
+def _batches(con: Backend, todo: list[int]) -> Iterator[list[int]]:
+    """Buckets to compute together: enough events to be worth a pass, few enough to stay in memory."""
+    batch: list[int] = []
+    held = 0
+    for bucket in todo:
+        size = con.raw_sql(f"select count(*) from lake_{bucket}").fetchone()[0]
+        if batch and held + size > EVENTS_AT_ONCE:
+            yield batch
+            batch, held = [], 0
+        batch.append(bucket)
+        held += size
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _People:
+    """Whose rows a pass computes: everybody in its buckets, or those of them who are touched."""
+
+    batch: list[int]
+    buckets: int
+    only_touched: bool
+
+    def include(self, entity: str) -> str:
+        """A SQL condition on an expression that gives an entity."""
+        numbers = ", ".join(map(str, self.batch))
+        if self.only_touched:
+            return f"{entity} in (select entity from touched where bucket in ({numbers}))"
+        return f"{bucket_of(entity, self.buckets)} in ({numbers})"
+
+
+def _load(con: Backend, people: _People) -> int:
+    """Make `ev`: every event that one of the people may own, and the edges that decide it; returns how many."""
+    known = people.include("user_id") if people.only_touched else "user_id is not null"
+    lake = " union all ".join(f"select {EVENT} from lake_{b} where {known}" for b in people.batch)
+    con.raw_sql(f"""create or replace temp table ev as
+        with hands as (select anonymous_id from edges where {people.include("user_id")}
+            union select anonymous_id from anonymous where {people.include("'anon:' || anonymous_id")})
+        {lake}
+        union all select {EVENT} from anonymous semi join hands using (anonymous_id)
+        union all select {EVENT} from edges semi join hands using (anonymous_id)
+            where not ({people.include("user_id")})""")
+    return int(con.raw_sql("select count(*) from ev").fetchone()[0])
+
+
+def _compute(con: Backend, program: Compiled, people: _People) -> int:
+    """Make `computed`: the offline rows of the people, with their bucket; returns how many."""
+    result = program.run(con.raw_sql)
+    con.raw_sql(f"""create or replace temp table computed as
+        select user_id, make_timestamptz(ts_us) as event_timestamp, make_timestamptz(position) as created,
+            valid_until_us, * exclude (user_id, ts_us, position, valid_until_us, person),
+            {bucket_of("user_id", people.buckets)} as bucket, person
+        from ({result}) where {people.include("user_id")}""")
+    return int(con.raw_sql("select count(*) from computed").fetchone()[0])
+
+
+def _replace(con: Backend, path: Path, bucket: int, only_touched: bool) -> None:
+    """Put the computed rows in place of their people's in a bucket's file, whole or not at all."""
+    query = f"select * exclude (bucket, person) from computed where bucket = {bucket} order by person, event_timestamp"
+    if only_touched and path.exists():
+        query = f"""select * from (
+            select * exclude (bucket, person) from computed where bucket = {bucket}
+            union all by name select * from read_parquet({literal(str(path))})
+            where user_id not in (select entity from touched where bucket = {bucket})
+            ) order by user_id, event_timestamp"""
+    part = path.with_suffix(".part")
+    con.raw_sql(f"copy ({query}) to {literal(str(part))} (format parquet, row_group_size 32768)")
+    part.rename(path)

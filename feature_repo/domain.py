@@ -1,0 +1,126 @@
+"""What a domain is: the one module that a product needs to be known to Firstmile."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from feature_repo.settings import Settings
+from feature_repo.vocabulary import Column, Elapsed, Feature, feature_type, leaves, windows
+
+BUILT_IN = {"type": "string", "name": "string", "day": "int64", "part_of_day": "string"}
+"""Columns that every history has: the event's type and name, its UTC day number since 1970, and the part of
+the UTC day (night 0-5, morning 6-11, afternoon 12-17, evening 18-23)."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An engagement segment: people whose score is below the cut-off to the next one. `doc` is for people."""
+
+    name: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is predicted: at t, that the outcome happens after t and by the end of the person's horizon.
+
+    done: name of an int64 feature (count or time) that is above 0 once the outcome has happened, or None where no
+        feature may know it; people for whom it has are no longer scored and are in segment `done_segment`.
+    good: whether the outcome is wished for (activation) or not (withdrawal).
+    """
+
+    name: str
+    doc: str
+    good: bool
+    done: str | None = None
+    done_segment: str = "activated"
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came of an ingest: events accepted, and refused by reason."""
+
+    accepted: int
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A product: its events, features with their windows, horizon and label.
+
+    ingest(settings, data, **options) fills the lake from the domain's source.
+    outcomes(settings) gives an Arrow table, one row a person: `user_id` string, `anchor_us` int64 (what the
+        observation times count from), `outcome_us` int64 or null, `end_us` int64 (end of the horizon), `cohort` string.
+    observations: offsets from the anchor, in µs, at which people are scored for training and for the report.
+    events: the declared event names; for each the properties that must have a type (`string`, `int64`, `boolean`).
+    segments: from the lowest score to the highest.
+    slices: names of string features over which a model must hold up.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    events: Mapping[str, Mapping[str, str]]
+    features: tuple[Feature, ...]
+    elapsed: tuple[Elapsed, ...]
+    horizon: int
+    label: Label
+    observations: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    slices: tuple[str, ...]
+    ingest: Callable[..., Ingested]
+    outcomes: Callable[[Settings], pa.Table]
+    needs_data: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the declaration as a whole, when the program starts.
+
+        Raises:
+            ValueError: a name is used twice, or something is named that is not declared.
+        """
+        names = [f.name for f in self.features] + [e.name for e in self.elapsed]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"domain {self.name}: feature name used twice: {', '.join(twice)}")
+        for f in self.features:
+            for leaf in leaves(f.term):
+                named = {getattr(leaf, "column", None)} | {c for c, _ in getattr(leaf, "where", ())}
+                if missing := named - {None} - set(self.column_types):
+                    raise ValueError(f"domain {self.name}: feature {f.name} reads undeclared column {missing}")
+        types = self.feature_types
+        for e in self.elapsed:
+            if types.get(e.of) != "int64":
+                raise ValueError(f"domain {self.name}: {e.name} is elapsed since {e.of!r}, which is no int64 feature")
+        for s in self.slices:
+            if types.get(s) != "string":
+                raise ValueError(f"domain {self.name}: slice {s!r} is no string feature")
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """Type of every column a term may read."""
+        return BUILT_IN | {c.name: c.type for c in self.columns}
+
+    @property
+    def feature_types(self) -> dict[str, str]:
+        """Type of every stored feature, in declared order: `int64`, `float64` or `string`."""
+        return {f.name: feature_type(f.term, self.column_types) for f in self.features}
+
+    @property
+    def windows(self) -> list[int]:
+        """Every window in use, µs."""
+        return windows(self.features)
+
+    @property
+    def version(self) -> int:
+        """The newest feature-service version."""
+        return max(f.since for f in (*self.features, *self.elapsed))
+
+    def service(self, version: int | None = None) -> tuple[list[str], list[str]]:
+        """Names of the stored and of the elapsed features of a feature-service version (default: the newest)."""
+        v = version or self.version
+        return [f.name for f in self.features if f.since <= v], [e.name for e in self.elapsed if e.since <= v]
+
+
+DataFolder = Path | None

@@ -1,0 +1,174 @@
+"""Simulated people into the lake: once for each state folder."""
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from feature_repo.domain import Domain, Ingested
+from feature_repo.domains.saas import truth
+from feature_repo.domains.saas.delivery import Raw
+from feature_repo.domains.saas.people import Effects
+from feature_repo.domains.saas.simulator import DAYS, simulate
+from feature_repo.settings import Settings
+from feature_repo.vocabulary import HOUR
+
+DONE = "simulation.json"
+"""What was simulated and what came of it; written last: while it is missing, the lake holds no finished simulation."""
+BEGUN = "simulation.begun.json"
+"""Written first: what the lake holds is the beginning of this simulation, and may be thrown away."""
+BATCH = 50_000
+
+
+def ingest(
+    settings: Settings,
+    data: Path | None = None,
+    *,
+    users: int = 5000,
+    seed: int = 7,
+    end_us: int | None = None,
+    days: int = DAYS,
+    effects: Effects | None = None,
+    assignment: Mapping[str, float] | None = None,
+    progress: bool = True,
+) -> Ingested:
+    """Simulates people up to `end_us` (UTC microseconds; default: the last full hour) and fills lake and quarantine.
+
+    A second call with the same parameters does nothing and gives the recorded counts, whatever the time is, unless
+    another `end_us` is asked for. After a crash the next call starts over from an empty lake.
+
+    Raises:
+        ValueError: this state folder holds another simulation, its lake lost events or holds some that no simulation
+            wrote, or `data` is given.
+    """
+    if data is not None:
+        raise ValueError(f"saas: its people are simulated, expected no data; came {data}. Leave DATA out")
+    asked = {"users": users, "seed": seed, "days": days, "effects": _plain(effects), "assignment": _plain(assignment)}
+    if recorded := _recorded(settings):
+        return _same(settings, recorded, asked, end_us)
+    if end_us is None:
+        end_us = time.time_ns() // 1000 // HOUR * HOUR
+    _start_over(settings, asked | {"end_us": end_us})
+    simulation = simulate(users, seed, end_us, days, effects, assignment)
+    ingested = _fill(settings, simulation, len(simulation), progress)
+    pq.write_table(simulation.truth, settings.state / truth.FILE)
+    result = {"accepted": ingested.accepted, "refused": dict(ingested.refused)}
+    _write(settings.state / DONE, asked | {"end_us": end_us} | result)
+    (settings.state / BEGUN).unlink()
+    return ingested
+
+
+def _plain(value: Mapping[str, Any] | None) -> Any:
+    """The value as it comes back from JSON, so that it can be compared with what was recorded."""
+    return json.loads(json.dumps(value or {}, default=dict))
+
+
+def _recorded(settings: Settings) -> dict[str, Any] | None:
+    path = settings.state / DONE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _same(settings: Settings, recorded: dict[str, Any], asked: dict[str, Any], end_us: int | None) -> Ingested:
+    """The counts of the simulation that is here, if it is the one that was asked for."""
+    if end_us is not None:
+        asked = asked | {"end_us": end_us}
+    if other := [k for k in asked if asked[k] != recorded.get(k)]:
+        was = ", ".join(f"{k}={recorded.get(k)}" for k in other)
+        now = ", ".join(f"{k}={asked[k]}" for k in other)
+        raise ValueError(
+            f"{settings.state / DONE}: expected the simulation that is here ({was}); asked for {now}. "
+            "Choose another STATE folder, or `make clean` to begin again"
+        )
+    _still_there(settings, recorded["accepted"])
+    return Ingested(recorded["accepted"], recorded["refused"])
+
+
+def _still_there(settings: Settings, accepted: int) -> None:
+    """Raises ValueError where the lake has lost what was simulated into it."""
+    from feature_repo.lake import Lake
+
+    if (position := Lake(settings.lake).last_position()) < accepted:
+        raise ValueError(
+            f"{settings.lake}: expected the {accepted} events of {settings.state / DONE}; "
+            f"it ends at position {position}. Is it another lake? `make clean` to begin again"
+        )
+
+
+def _start_over(settings: Settings, parameters: dict[str, Any]) -> None:
+    """Empties what an unfinished simulation left, and nothing else."""
+    from feature_repo.lake import Lake
+
+    lake = Lake(settings.lake)
+    begun = settings.state / BEGUN
+    if lake.last_position() and not begun.exists():
+        raise ValueError(
+            f"{settings.lake}: expected an empty lake; it holds events that no simulation wrote. "
+            "Choose another STATE folder, or `make clean` to begin again"
+        )
+    settings.state.mkdir(parents=True, exist_ok=True)
+    _write(begun, parameters)
+    lake.clear()
+    if settings.quarantine.exists():
+        shutil.rmtree(settings.quarantine)
+
+
+def _fill(settings: Settings, events: Iterable[tuple[Raw, int]], total: int, progress: bool) -> Ingested:
+    """Raw events -> parse -> lake, in batches; what is refused goes to the quarantine."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from feature_repo.domains.saas import DOMAIN
+    from feature_repo.lake import Lake
+    from feature_repo.quarantine import Quarantine
+
+    lake, quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
+    accepted, refused = 0, Counter[str]()
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("simulating", total=total)
+        for batch in _batches(events, BATCH):
+            good = _parsed(batch, DOMAIN, quarantine, refused)
+            lake.append(good)
+            accepted += len(good)
+            bar.advance(task, len(batch))
+    quarantine.flush()
+    return Ingested(accepted, dict(sorted(refused.items())))
+
+
+def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:
+    source = iter(events)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _parsed(batch: list[tuple[Raw, int]], domain: Domain, quarantine: Any, refused: Counter[str]) -> list[Any]:
+    """The accepted events of a batch; counts the others by reason."""
+    from feature_repo.events import Refusal, parse
+
+    good = []
+    for sent, received_us in batch:
+        raw = sent if isinstance(sent, bytes) else msgspec.json.encode(sent)  # as it would come: parsed fastest
+        event = parse(raw, domain, received_us)
+        if isinstance(event, Refusal):
+            quarantine.add(raw, event, received_us)
+            refused[str(event.reason)] += 1
+        else:
+            good.append(event)
+    return good
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON that is whole or not there."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(json.dumps(value, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

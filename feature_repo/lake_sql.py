@@ -1,0 +1,178 @@
+"""The lake's SQL: the content hash, the bucket of a sender, the canonical copy. DuckDB; the same on every machine."""
+
+import json
+from collections.abc import Sequence
+from hashlib import md5
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("message_id", pa.string()),
+        ("type", pa.string()),
+        ("name", pa.string()),
+        ("user_id", pa.string()),
+        ("anonymous_id", pa.string()),
+        ("ts_us", pa.int64()),
+        ("received_us", pa.int64()),
+        ("properties", pa.string()),
+        ("traits", pa.string()),
+        ("context", pa.string()),
+        ("content_hash", pa.string()),
+    ]
+)
+"""A row of the lake: times in µs since 1970 UTC; name, user_id, anonymous_id are null where absent; properties,
+traits, context are canonical JSON; content_hash is the first 16 hexadecimal digits of an MD5."""
+
+STORED = pa.schema([f for f in SCHEMA if f.name != "content_hash"])
+"""A row in a file: the content hash is computed where it is read, which is seldom."""
+
+INCOMING = pa.schema([f for f in STORED if f.name != "position"])
+
+SENDER = "coalesce(user_id, 'anon:' || anonymous_id)"
+
+_STORED = ", ".join(STORED.names)
+_CONTENT = " || chr(0) || ".join(
+    ["type", *(f"coalesce('=' || {c}, '')" for c in ("name", "user_id", "anonymous_id"))]
+    + ["properties", "traits", "context"]
+)
+COLUMNS = f"{_STORED}, left(md5({_CONTENT}), 16) AS content_hash"
+"""A row of SCHEMA from a row in a file."""
+
+_REQUIRED = ("message_id", "type", "ts_us", "received_us")
+_INLINE_SENDERS = 100
+
+
+def literal(text: str) -> str:
+    """A string in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def escape(path: str) -> str:
+    """A path that DuckDB takes as it is, not as a pattern."""
+    return "".join(f"[{c}]" if c in "[*?" else c for c in path)
+
+
+def sender_bucket(sender: str, buckets: int) -> int:
+    """The bucket of a sender key: the first 32 bits of its MD5, modulo the number of buckets.
+
+    >>> sender_bucket("user-1", 64)
+    19
+    """
+    return int(md5(sender.encode(), usedforsecurity=False).hexdigest()[:8], 16) % buckets
+
+
+def bucket_of(sender: str, buckets: int) -> str:
+    """The same in SQL, of an expression that gives a sender key."""
+    return f"CAST(('0x' || left(md5({sender}), 8))::UBIGINT % {buckets} AS INTEGER)"
+
+
+def copy(con: duckdb.DuckDBPyConnection, query: str, target: Path, row_group: int = 122_880) -> int:
+    """Write a query's rows to a Parquet file; returns their number."""
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group}"
+    row = con.execute(f"COPY ({query}) TO {literal(str(target))} ({options})").fetchone()
+    return int(row[0]) if row else 0
+
+
+def incoming(first: int) -> str:
+    """The rows of the table `incoming`, with positions from `first` on; an error of DuckDB's names what is wrong."""
+    checked = {f.name: f"CAST({f.name} AS {'BIGINT' if f.type == pa.int64() else 'VARCHAR'})" for f in INCOMING}
+    for name in _REQUIRED:
+        checked[name] = f"CASE WHEN {name} IS NULL THEN error('expected {name}; came null') ELSE {checked[name]} END"
+    for name in ("properties", "traits", "context"):
+        checked[name] = f"coalesce({checked[name]}, '{{}}')"
+    checked["user_id"] = f"""CASE
+        WHEN user_id IS NULL AND anonymous_id IS NULL THEN error('expected user_id or anonymous_id; came neither')
+        WHEN starts_with(user_id, 'anon:') THEN error('expected no user_id that begins with anon:; came ' || user_id)
+        ELSE {checked["user_id"]} END"""
+    columns = ", ".join(f"{expression} AS {name}" for name, expression in checked.items())
+    position = f"CAST({first - 1} + row_number() OVER () AS BIGINT)"
+    return f"SELECT {position} AS position, {columns} FROM incoming"
+
+
+def _files(urls: Sequence[str]) -> str:
+    """The rows of some files, none where there are none."""
+    if not urls:
+        return f"(SELECT {', '.join(f'CAST(NULL AS {_type(f)}) AS {f.name}' for f in STORED)} WHERE false)"
+    return f"read_parquet([{', '.join(map(literal, urls))}], hive_partitioning = false)"
+
+
+def _type(column: pa.Field) -> str:
+    return "BIGINT" if column.type == pa.int64() else "VARCHAR"
+
+
+def spread(con: duckdb.DuckDBPyConnection, urls: Sequence[str], buckets: int, folder: Path) -> dict[int, str]:
+    """Sort rows into a folder a bucket; returns a pattern for the files of each bucket that has any."""
+    folder.mkdir()
+    rows = f"SELECT {_STORED}, {bucket_of(SENDER, buckets)} AS bucket FROM {_files(urls)}"
+    con.execute(f"COPY ({rows}) TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (bucket), COMPRESSION lz4)")
+    found = {int(f.name.removeprefix("bucket=")): f for f in folder.iterdir()}
+    return {number: f"{escape(str(inside))}/*.parquet" for number, inside in found.items()}
+
+
+def bucket(con: duckdb.DuckDBPyConnection, compacted: Sequence[str], log: Sequence[str]) -> str:
+    """The canonical rows of one bucket, as they are stored, by sender and time."""
+    unique = not compacted and not _has_copies(con, log)
+    rows = _files(log) if unique else f"({canonical(compacted, log, 'true')})"
+    return f"SELECT {_STORED} FROM {rows} ORDER BY {SENDER}, ts_us, message_id"
+
+
+def _has_copies(con: duckdb.DuckDBPyConnection, urls: Sequence[str]) -> bool:
+    keys = f"SELECT {SENDER} AS sender, message_id FROM {_files(urls)} GROUP BY ALL HAVING count(*) > 1 LIMIT 1"
+    return con.execute(keys).fetchone() is not None
+
+
+def largest_position(con: duckdb.DuckDBPyConnection, file: Path) -> int:
+    """The largest position in a file of the lake."""
+    row = con.execute(f"SELECT max(position) FROM {_files([escape(str(file))])}").fetchone()
+    return int(row[0]) if row else 0
+
+
+def canonical(compacted: Sequence[str], log: Sequence[str], where: str) -> str:
+    """The canonical rows of compact files, which hold no copies, and of the log, which may hold copies of any.
+
+    Of several copies the one counts that is smallest in ts_us, content_hash, received_us, position.
+    """
+    if not log:
+        return f"SELECT {COLUMNS} FROM {_files(compacted)} WHERE {where}"
+    return f"""
+        WITH old AS NOT MATERIALIZED (SELECT {_STORED}, {SENDER} AS sender FROM {_files(compacted)} WHERE {where}),
+        fresh AS NOT MATERIALIZED (SELECT {_STORED}, {SENDER} AS sender FROM {_files(log)} WHERE {where}),
+        copied AS MATERIALIZED (
+            SELECT sender, message_id FROM fresh GROUP BY sender, message_id HAVING count(*) > 1
+            UNION SELECT sender, message_id FROM old SEMI JOIN fresh USING (sender, message_id)
+        ),
+        every AS NOT MATERIALIZED (SELECT * FROM old UNION ALL SELECT * FROM fresh)
+        SELECT {COLUMNS} FROM every ANTI JOIN copied USING (sender, message_id)
+        UNION ALL
+        SELECT * EXCLUDE (sender) FROM (
+            SELECT {COLUMNS}, sender FROM every SEMI JOIN copied USING (sender, message_id)
+        ) QUALIFY row_number() OVER (
+            PARTITION BY sender, message_id ORDER BY ts_us, content_hash, received_us, position
+        ) = 1"""
+
+
+def after(urls: Sequence[str], position: int) -> str:
+    """The rows with a larger position."""
+    return f"SELECT {COLUMNS} FROM {_files(urls)} WHERE position > {int(position)}"
+
+
+def senders_filter(senders: Sequence[str] | None) -> str:
+    """The condition that a row's sender is one of these; None: any."""
+    if senders is None:
+        return "true"
+    users = [s for s in senders if not s.startswith("anon:")]
+    anonymous = [s.removeprefix("anon:") for s in senders if s.startswith("anon:")]
+    known = f"user_id IN {_set(users)}" if users else "false"
+    unknown = f"user_id IS NULL AND anonymous_id IN {_set(anonymous)}" if anonymous else "false"
+    return f"(({known}) OR ({unknown}))" if users and anonymous else f"({known if users else unknown})"
+
+
+def _set(values: Sequence[str]) -> str:
+    """A set of strings; a long one as one JSON literal, which is parsed far faster than a list of literals."""
+    if len(values) <= _INLINE_SENDERS:
+        return f"({', '.join(map(literal, values))})"
+    return f"(SELECT unnest(from_json({literal(json.dumps(values))}, '[\"VARCHAR\"]')))"

@@ -1,0 +1,65 @@
+"""Where everything is: one object, read from the environment once, passed to all."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+
+
+def _default_home() -> Path:
+    """`var/` beside the sources in a checkout, in the working folder for an installed wheel."""
+    return (SOURCE if (SOURCE / "pyproject.toml").exists() else Path.cwd()) / "var"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("FIRSTMILE_HOME") or _default_home()).resolve()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders and addresses of one domain's state.
+
+    Environment: FIRSTMILE_HOME (the folder that holds all state), FIRSTMILE_DOMAIN (`saas`),
+    FIRSTMILE_LAKE (a folder or any fsspec URI), FIRSTMILE_ONLINE (`sqlite`, or `redis://host:port/db`),
+    MLFLOW_TRACKING_URI (an MLflow server instead of the SQLite file).
+    """
+
+    home: Path = field(default_factory=_home)
+    domain: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_DOMAIN") or "saas")
+    online: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_ONLINE") or "sqlite")
+
+    @property
+    def state(self) -> Path:
+        """The folder of this domain's state."""
+        return self.home / self.domain
+
+    @property
+    def lake(self) -> str:
+        """URI of the lake."""
+        return os.environ.get("FIRSTMILE_LAKE") or str(self.state / "lake")
+
+    @property
+    def quarantine(self) -> Path:
+        """Folder of the refused events."""
+        return self.state / "quarantine"
+
+    @property
+    def features(self) -> Path:
+        """Folder of the offline feature rows (Parquet, one file a bucket)."""
+        return self.state / "features"
+
+    @property
+    def decisions(self) -> Path:
+        """Folder of the decision log (Parquet)."""
+        return self.state / "decisions"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the weekly report (HTML)."""
+        return self.state / "report"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry address."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"

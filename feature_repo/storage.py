@@ -1,0 +1,163 @@
+"""A folder at any fsspec URI whose files appear whole or not at all, and in which writers exclude one another."""
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+class BusyError(RuntimeError):
+    """Somebody else holds the folder for the same work."""
+
+
+class Folder:
+    """Immutable files under one URI: a local folder, `s3://bucket/lake`, `memory://lake`, …
+
+    A name is relative to the URI, with `/` between its parts.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.uri = os.fspath(uri)
+        self.fs, root = url_to_fs(self.uri)
+        self.root = root.rstrip("/")
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Where fsspec finds a file."""
+        return f"{self.root}/{name}"
+
+    def url(self, name: str) -> str:
+        """Where DuckDB finds a file, once `register` has been called on its connection."""
+        return self.path(name) if self.local else self.fs.unstrip_protocol(self.path(name))
+
+    def register(self, con: Any) -> None:
+        """Let a DuckDB connection read from here."""
+        protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
+        if not self.local and not protocols & set(con.list_filesystems()):
+            con.register_filesystem(self.fs)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file of a sub-folder, by name; empty where there is no such folder."""
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {f"{folder}/{f['name'].rsplit('/', 1)[-1]}": f["size"] for f in found if f["type"] == "file"}
+
+    def read(self, name: str) -> bytes | None:
+        """What a file holds, or None where there is none."""
+        self.fs.invalidate_cache()
+        try:
+            return bytes(self.fs.cat_file(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def publish(self, staged: Path, name: str) -> None:
+        """Make a finished local file appear under a name, at once, also after a power cut; replaces an older one.
+
+        On other filesystems this rests on a put being atomic, as it is on object stores.
+        """
+        if not self.local:
+            self.fs.put_file(str(staged), self.path(name))
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(staged)
+        staged.replace(target)
+        _sync(target.parent)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        if self.fs.exists(self.path(name)):
+            self.fs.rm_file(self.path(name))
+
+    @contextmanager
+    def exclusive(self, work: str, wait_s: float) -> Iterator[Path]:
+        """Hold the folder for one kind of work; gives an empty local folder to stage files in.
+
+        On a local folder the lock ends with the process, however that ends. Elsewhere it is a file made with
+        "create only if absent", which a killed writer leaves behind: the error names it.
+
+        Raises:
+            BusyError: somebody else holds it, still after `wait_s` seconds.
+        """
+        if self.local:
+            with _flock(Path(self.path(f"{work}.lock")), work, wait_s), _fresh(Path(self.path(f".{work}"))) as stage:
+                yield stage
+        else:
+            with self._lock_file(f"{work}.lock", wait_s), tempfile.TemporaryDirectory(prefix=f"{work}-") as stage_name:
+                yield Path(stage_name)
+
+    @contextmanager
+    def _lock_file(self, name: str, wait_s: float) -> Iterator[None]:
+        token = f"process {os.getpid()} on {socket.gethostname()} ({uuid4().hex})".encode()
+        deadline = time.monotonic() + wait_s
+        while not self._create(name, token):
+            if time.monotonic() >= deadline:
+                holder = (self.read(name) or b"nobody any more").decode()
+                raise BusyError(
+                    f"{self.uri}: expected to be alone; {name} is held by {holder}. "
+                    "Wait for it to end, or remove that file if that process is gone."
+                )
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            self.remove(name)
+
+    def _create(self, name: str, content: bytes) -> bool:
+        try:
+            self.fs.pipe_file(self.path(name), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _flock(path: Path, work: str, wait_s: float) -> Iterator[None]:
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with path.open("a+b") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"{path.parent}: expected to be alone; another process holds {path.name}. "
+                        f"Wait for its {work} to end, or stop it."
+                    ) from None
+                time.sleep(0.02)
+        yield
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed afterwards; what a killed process left in it goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,96 @@
+"""What the two compilations share: the distinct leaves of a domain's terms, and terms made of other terms."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import ibis
+from ibis.expr.types import Table, Value
+
+from feature_repo.domain import Domain
+from feature_repo.vocabulary import (
+    Additive,
+    Count,
+    Distinct,
+    Linear,
+    Ratio,
+    SessionTime,
+    Sum,
+    Term,
+    leaves,
+)
+
+
+def all_leaves(domain: Domain) -> list[Term]:
+    """Every leaf that the domain's features are made of, each once, in declared order."""
+    return list(dict.fromkeys(leaf for f in domain.features for leaf in leaves(f.term)))
+
+
+def bases(domain: Domain, *kinds: type) -> list[Term]:
+    """The leaves of the given kinds without their windows, each once."""
+    found = (leaf for leaf in all_leaves(domain) if isinstance(leaf, kinds))
+    return list(dict.fromkeys(base(leaf) for leaf in found))
+
+
+def base(leaf: Term) -> Term:
+    """A leaf without its window: what is counted, whatever the time."""
+    return replace(leaf, window=None) if isinstance(leaf, Additive) else leaf
+
+
+def windows_of(domain: Domain, of: Term) -> list[int]:
+    """The windows in which the domain asks for a base, in µs, ascending."""
+    found = {leaf.window for leaf in all_leaves(domain) if isinstance(leaf, Additive) and base(leaf) == of}
+    return sorted(w for w in found if w)
+
+
+def value(term: Term, of_leaf: Callable[[Term], Value]) -> Value:
+    """A term's value from the values of its leaves; division comes last."""
+    match term:
+        case Linear(parts=parts):
+            weighted = [value(part, of_leaf) * ibis.literal(weight, type="int64") for part, weight in parts]
+            total = weighted[0]
+            for w in weighted[1:]:
+                total = total + w
+            return total.cast("int64")
+        case Ratio(numerator=a, denominator=b):
+            return value(a, of_leaf).cast("float64") / value(b, of_leaf).nullif(0).cast("float64")
+        case _:
+            return of_leaf(term)
+
+
+def amount(table: Table, leaf: Count | Sum, test: Value) -> Value:
+    """Count or sum over the rows of a group that pass a test, int64, 0 where there are none."""
+    if isinstance(leaf, Sum):
+        return table[leaf.column].sum(where=test).fill_null(0).cast("int64")
+    counted = test & table[leaf.column].notnull() if leaf.column else test
+    return table.count(where=counted).cast("int64")
+
+
+def steps(events: Table, key: list[str], gap: int) -> Table:
+    """Session steps: key, ts_us, `start` (1 where a session begins) and `inside` (ms since the step before, if inside).
+
+    Args:
+        events: the matching events; events of equal timestamp make one step.
+    """
+    moments = events.select(*key, "ts_us").distinct()
+    before = moments.ts_us.lag().over(ibis.window(group_by=key, order_by="ts_us"))
+    step = moments.mutate(step=moments.ts_us - before)
+    inside = (step.step <= gap).fill_null(False)
+    return step.select(
+        *key,
+        "ts_us",
+        start=(~inside).cast("int64"),
+        inside=inside.ifelse(step.step // 1000, 0).cast("int64"),
+    )
+
+
+def step_measure(leaf: Term) -> str:
+    """Which column of `steps` a session term adds up."""
+    return "inside" if isinstance(leaf, SessionTime) else "start"
+
+
+def occurrences(events: Table, key: list[str], leaf: Distinct) -> Table:
+    """key, value, ts_us of every occurrence of a non-null value, with `earlier` and `later`: the neighbours' ts_us."""
+    found = events.filter(events[leaf.column].notnull())
+    found = found.select(*key, "ts_us", value=found[leaf.column]).distinct()
+    same = ibis.window(group_by=[*key, "value"], order_by="ts_us")
+    return found.mutate(earlier=found.ts_us.lag().over(same), later=found.ts_us.lead().over(same))

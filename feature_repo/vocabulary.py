@@ -1,0 +1,232 @@
+"""The vocabulary in which a domain declares its features.
+
+A *term* is a piecewise-constant function of one person's events: `value(t)` sees the events with
+timestamp <= t and, where the term has a window W, those in (t - W, t]. All durations are integers in
+microseconds. A `Feature` gives a term its name and its words; nothing else in the project lists features.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+
+Scalar = str | int
+Where = tuple[tuple[str, tuple[Scalar, ...]], ...]
+
+
+def where(**columns: Scalar | tuple[Scalar, ...]) -> Where:
+    """A condition on an event: each named column has one of the given values.
+
+    >>> where(name="Clicked", plan=("free", "pro"))
+    (('name', ('Clicked',)), ('plan', ('free', 'pro')))
+    """
+    return tuple((c, v if isinstance(v, tuple) else (v,)) for c, v in sorted(columns.items()))
+
+
+ANY: Where = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A typed column that a domain takes out of the event's JSON.
+
+    path: dotted, from `properties`, `traits` or `context`, such as `properties.bytes`.
+    type: `string` or `int64`; a value of another type is refused at the door (see events.py).
+    """
+
+    name: str
+    path: str
+    type: str = "string"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Only events in [s, s + period), where s is the timestamp of the first event that matches `since`."""
+
+    period: int
+    since: Where = ANY
+
+
+@dataclass(frozen=True)
+class Count:
+    """Number of matching events (with `column`: of those where it is not null). Never null."""
+
+    where: Where = ANY
+    column: str | None = None
+    window: int | None = None
+    initial: Initial | None = None
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Sum of an int64 column over the matching events; null values add nothing. Never null."""
+
+    column: str
+    where: Where = ANY
+    window: int | None = None
+    initial: Initial | None = None
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Number of distinct non-null values of a column among the matching events. Never null."""
+
+    column: str
+    where: Where = ANY
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Number of sessions that started: a matching event more than `gap` after the one before it. Never null."""
+
+    gap: int
+    where: Where = ANY
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class SessionTime:
+    """Milliseconds inside sessions: the steps of at most `gap` between matching events, each counted at its end.
+
+    Each step is floored to the millisecond before it is added. Never null.
+    """
+
+    gap: int
+    where: Where = ANY
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class First:
+    """Value of a column at the first matching event where it is not null (ties: smallest message id)."""
+
+    column: str
+    where: Where = ANY
+
+
+@dataclass(frozen=True)
+class Last:
+    """Value of a column at the last matching event where it is not null (ties: largest message id)."""
+
+    column: str
+    where: Where = ANY
+
+
+@dataclass(frozen=True)
+class FirstTime:
+    """Timestamp of the first matching event, microseconds since 1970 UTC; null before it."""
+
+    where: Where = ANY
+
+
+@dataclass(frozen=True)
+class LastTime:
+    """Timestamp of the last matching event, microseconds since 1970 UTC; null before it."""
+
+    where: Where = ANY
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Sum of integer terms times integer weights. Never null."""
+
+    parts: tuple[tuple["Term", int], ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """numerator / denominator in float64, of two integer terms; null where the denominator is 0."""
+
+    numerator: "Term"
+    denominator: "Term"
+
+
+Term = Count | Sum | Distinct | Sessions | SessionTime | First | Last | FirstTime | LastTime | Linear | Ratio
+Additive = Count | Sum | Distinct | Sessions | SessionTime
+
+
+def mean(column: str, where: Where = ANY, window: int | None = None) -> Ratio:
+    """Mean of a column over the matching events where it is not null; null where there are none."""
+    return Ratio(Sum(column, where, window), Count(where, column, window))
+
+
+def trend(of: Count | Sum, recent: int, base: int) -> Linear:
+    """Pace of the recent window against the longer one: base/recent * recent value - base value.
+
+    0 is an even pace, above 0 it speeds up. `base` must be a multiple of `recent` (both in µs).
+    """
+    if base % recent:
+        raise ValueError(f"base window {base} is not a multiple of the recent window {recent}")
+    from dataclasses import replace
+
+    return Linear(((replace(of, window=recent), base // recent), (replace(of, window=base), -1)))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named term. `since` is the feature-service version that first holds it; `null` says what null means."""
+
+    name: str
+    term: Term
+    doc: str
+    unit: str = ""
+    null: str = ""
+    since: int = 1
+
+
+@dataclass(frozen=True)
+class Elapsed:
+    """Seconds (float64) from the timestamp in feature `of` to the time of asking; null where that is null."""
+
+    name: str
+    of: str
+    doc: str
+    since: int = 1
+    unit: str = field(default="seconds", init=False)
+
+
+def leaves(term: Term) -> Iterator[Term]:
+    """The terms that a term is made of: itself, or the leaves of its parts."""
+    if isinstance(term, Linear):
+        for part, _ in term.parts:
+            yield from leaves(part)
+    elif isinstance(term, Ratio):
+        yield from leaves(term.numerator)
+        yield from leaves(term.denominator)
+    else:
+        yield term
+
+
+def windows(features: tuple[Feature, ...]) -> list[int]:
+    """Every window length in use, in µs, ascending."""
+    used = {getattr(leaf, "window", None) for f in features for leaf in leaves(f.term)}
+    return sorted(w for w in used if w)
+
+
+def feature_type(term: Term, columns: Mapping[str, str]) -> str:
+    """`int64`, `float64` or `string`: the type of a term's value, given the types of the columns."""
+    match term:
+        case Ratio():
+            return "float64"
+        case First(column=c) | Last(column=c):
+            return columns[c]
+        case _:
+            return "int64"
+
+
+def null_meaning(feature: Feature) -> str:
+    """What null means for a feature, in words."""
+    if feature.null:
+        return feature.null
+    match feature.term:
+        case Ratio():
+            return "nothing to divide by yet"
+        case First() | Last() | FirstTime() | LastTime():
+            return "not seen yet"
+        case _:
+            return "never null"

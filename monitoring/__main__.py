@@ -1,0 +1,80 @@
+"""`python -m monitoring`: the weekly report, and the whole loop."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from feature_repo.settings import Settings
+
+
+class Moment(click.ParamType):
+    """A point in time in RFC 3339, such as 2026-05-28T00:00:00Z; becomes microseconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Microseconds since 1970 UTC."""
+        if isinstance(value, int):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no RFC 3339 time such as 2026-05-28T00:00:00Z", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} names no time zone: add Z for UTC", param, ctx)
+        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+@click.group()
+def main() -> None:
+    """Watch what the other rooms do: the weekly report, and the whole loop in one run."""
+
+
+@main.command()
+@click.option("--domain", default=None, help="Domain to report on.  [default: FIRSTMILE_DOMAIN or saas]")
+@click.option(
+    "--at",
+    "at_us",
+    type=Moment(),
+    default=None,
+    help="End of the week, RFC 3339.  [default: the newest event or decision]",
+)
+@click.option("--weeks", default=8, show_default=True, type=click.IntRange(2, 52), help="Week ends to replay.")
+def report(domain: str | None, at_us: int | None, weeks: int) -> None:
+    """Write the weekly report: one page in words, charts and tables, beside it Evidently's own.
+
+    \b
+    Example:
+      python -m monitoring report --at 2026-05-28T00:00:00Z
+    """
+    from monitoring.console import report_with_progress
+
+    report_with_progress(Settings(domain=domain) if domain else Settings(), at_us, weeks)
+
+
+@main.command()
+@click.option("--domain", default=None, help="Domain to run.  [default: FIRSTMILE_DOMAIN or saas]")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of a domain that needs data.",
+)
+@click.option("--users", default=5_000, show_default=True, type=click.IntRange(min=1), help="People to simulate.")
+@click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port of the service.  [default: a free one]")
+def run(domain: str | None, data: Path | None, users: int, port: int | None) -> None:
+    """Run the whole loop once: events, features, model, service, decisions, report.
+
+    \b
+    Examples:
+      python -m monitoring run --users 1000
+      python -m monitoring run --domain oulad --data ~/oulad
+    """
+    from monitoring.run import run as run_loop
+
+    run_loop(Settings(domain=domain) if domain else Settings(), data=data, users=users, port=port)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m monitoring")

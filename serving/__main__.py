@@ -1,0 +1,22 @@
+"""`python -m serving`: the serving room as a command."""
+
+import click
+
+from serving.commands import build, decide, policy, serve
+
+
+@click.group()
+def main() -> None:
+    """Decide how each person's onboarding goes on: over HTTP, or here and now.
+
+    \b
+    python -m serving serve
+    python -m serving decide u-1842
+    """
+
+
+for command in (serve, build, decide, policy):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="python -m serving")

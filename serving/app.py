@@ -1,0 +1,206 @@
+"""The HTTP surface, as a bare ASGI application: Bento mounts it, and tests call it directly.
+
+scope -> route -> method -> key -> content type and length -> body -> struct -> engine -> JSON
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from serving import docs, openapi
+from serving.auth import Keys, is_loopback
+from serving.engine import Engine
+from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+Request = TypeVar("Request")
+
+LIMITS = {"/v1/decide": 64 * 1024, "/v1/decide/batch": 1024 * 1024}
+"""Largest body in bytes, by route."""
+
+JSON = b"application/json"
+_log = logging.getLogger(__name__)
+_encoder = msgspec.json.Encoder()
+_decide_request = msgspec.json.Decoder(DecideRequest)
+_batch_request = msgspec.json.Decoder(BatchRequest)
+
+
+class Refused(Exception):
+    """A request that is answered with a 4xx (or 503 before the service has started)."""
+
+    def __init__(self, status: int, code: str, message: str, where: str | None = None, *headers: Header) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(code, message, where)
+        self.headers = headers
+
+
+class Gone(Exception):
+    """The caller hung up before the body had arrived."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A response."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: tuple[Header, ...] = ()
+
+
+class App:
+    """The routes. `engine` is put in when the service starts; until then decide answers 503."""
+
+    def __init__(self, keys: Keys, engine: Engine | None = None) -> None:
+        self.keys = keys
+        self.engine = engine
+        self._document = _encoder.encode(openapi.document())
+        self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
+        self._pages: dict[str, Callable[[], Answer]] = {
+            "/": lambda: Answer(b"", 307, b"text/plain", ((b"location", b"docs"),)),
+            "/docs": lambda: Answer(docs.page().encode(), content_type=b"text/html; charset=utf-8"),
+            "/openapi.json": lambda: Answer(self._document),
+            "/healthz": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),
+            "/livez": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),
+            "/readyz": self._ready,
+            "/metrics": self._metrics,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Only HTTP is spoken; lifespan is the service's."""
+        if scope["type"] != "http":
+            return
+        began = time.perf_counter()
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        try:
+            answer = await self._route(path, scope, receive)
+        except Refused as e:
+            answer = Answer(_encoder.encode(e.problem), e.status, headers=e.headers)
+        except Gone:
+            return
+        except Exception:  # the last line: a fault of ours is logged and told, and the process goes on
+            _log.exception("%s %s failed", scope["method"], path)
+            answer = Answer(_encoder.encode(Problem("internal", "a fault in the service; its log says more")), 500)
+        if self.engine is not None and path in self._decides:
+            self.engine.metrics.responded(path, answer.status, time.perf_counter() - began)
+        await _send(answer, scope["method"] == "HEAD", send)
+
+    async def _route(self, path: str, scope: Scope, receive: Receive) -> Answer:
+        method = scope["method"]
+        if handler := self._decides.get(path):
+            if method != "POST":
+                raise Refused(405, "method_not_allowed", f"{path} takes POST, not {method}", None, (b"allow", b"POST"))
+            self._authorize(scope)
+            return await handler(await _body(scope, receive, LIMITS[path]))
+        if page := self._pages.get(path):
+            if method not in ("GET", "HEAD"):
+                allow = (b"allow", b"GET, HEAD")
+                raise Refused(405, "method_not_allowed", f"{path} takes GET, not {method}", None, allow)
+            return page()
+        raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
+
+    def _authorize(self, scope: Scope) -> None:
+        if self.keys:
+            if not self.keys.allows(_header(scope, b"authorization")):
+                told = (b"www-authenticate", b'Bearer realm="firstmile"')
+                raise Refused(401, "unauthorized", "a server key is needed: Authorization: Bearer <key>", None, told)
+        elif not is_loopback((scope.get("client") or ("",))[0]):
+            raise Refused(403, "forbidden", "without server keys only this machine is served")
+
+    async def _decide(self, body: bytes) -> Answer:
+        request = _parse(_decide_request, body)
+        return Answer(_encoder.encode(await self._started().decide(request.user_id, request.explain)))
+
+    async def _batch(self, body: bytes) -> Answer:
+        request = _parse(_batch_request, body)
+        decisions = await self._started().decide_many(request.user_ids, request.explain)
+        return Answer(_encoder.encode(BatchResponse(decisions)))
+
+    def _started(self) -> Engine:
+        if self.engine is None:
+            raise Refused(
+                503, "starting", "the service is starting; try again in a moment", None, (b"retry-after", b"1")
+            )
+        return self.engine
+
+    def _ready(self) -> Answer:
+        self._started()
+        return Answer(b"\n", content_type=b"text/plain; charset=utf-8")
+
+    def _metrics(self) -> Answer:
+        engine = self._started()
+        text = engine.metrics.text(engine.gauges())
+        return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes of JSON.
+
+    Raises:
+        Refused: too long, another content type, or compressed. Gone: the caller hung up.
+    """
+    kind = _header(scope, b"content-type")
+    if kind is not None and kind.split(b";")[0].strip().lower() != JSON:
+        raise Refused(
+            415, "unsupported_media_type", f"expected Content-Type application/json, got {kind.decode('latin-1')}"
+        )
+    if (coding := _header(scope, b"content-encoding")) not in (None, b"identity"):
+        raise Refused(415, "unsupported_encoding", f"expected a plain body, got Content-Encoding {coding!r}")
+    length = _header(scope, b"content-length") or b"0"
+    if length.isdigit() and int(length) > limit:
+        raise _too_long(limit)
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_long(limit)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_long(limit: int) -> Refused:
+    return Refused(413, "too_long", f"the body is longer than {limit} bytes; send fewer users at once")
+
+
+def _parse(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
+    """The typed request.
+
+    Raises:
+        Refused: 400 for what is no JSON, 422 for JSON that is no such request; with the path to what is wrong.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as e:
+        message, _, where = str(e).partition(" - at `")
+        raise Refused(422, "invalid_request", message, where.removesuffix("`") or "$") from e
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Refused(400, "invalid_json", f"the body is no JSON: {e}") from e
+    except RecursionError as e:
+        raise Refused(400, "invalid_json", "the body is nested too deeply") from e
+
+
+async def _send(answer: Answer, head: bool, send: Send) -> None:
+    headers = [
+        (b"content-type", answer.content_type),
+        (b"content-length", str(len(answer.body)).encode()),
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else answer.body})

@@ -1,0 +1,90 @@
+"""Who may ask for decisions: server keys, or nobody but this machine.
+
+Keys come from FIRSTMILE_SERVER_KEYS, separated by commas (several, so that one can be replaced without a gap).
+Without keys the service listens on loopback only.
+"""
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+
+VARIABLE = "FIRSTMILE_SERVER_KEYS"
+SHORTEST = 16
+HOW = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+
+class KeysError(ValueError):
+    """The server keys, or the address to listen on without them, cannot be accepted."""
+
+
+class Keys:
+    """The server keys that open the decide routes. Without keys, only callers on loopback are served.
+
+    >>> Keys(("k" * 32,)).allows(b"Bearer " + b"k" * 32)
+    True
+    """
+
+    def __init__(self, keys: tuple[str, ...] = ()) -> None:
+        self._keys = tuple(k.encode() for k in keys)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Keys":
+        """The keys in FIRSTMILE_SERVER_KEYS.
+
+        Raises:
+            KeysError: a key is shorter than 16 characters, or holds something else than visible ASCII.
+        """
+        keys = tuple(k for part in environment.get(VARIABLE, "").split(",") if (k := part.strip()))
+        for position, key in enumerate(keys, 1):
+            if len(key) < SHORTEST:
+                short = f"has {len(key)} characters, expected {SHORTEST} or more"
+                raise KeysError(f"{VARIABLE}: key {position} {short}; make one: {HOW}")
+            if not (key.isascii() and key.isprintable()) or " " in key:
+                raise KeysError(
+                    f"{VARIABLE}: key {position} holds a character that no header can carry; make one: {HOW}"
+                )
+        return cls(keys)
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def allows(self, authorization: bytes | None) -> bool:
+        """Whether an `Authorization` header holds one of the keys. Takes as long for a wrong key as for a right one."""
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            return False
+        given = authorization[7:].strip()
+        found = False
+        for key in self._keys:
+            found |= hmac.compare_digest(given, key)
+        return found
+
+
+@lru_cache(1_024)
+def is_loopback(host: str) -> bool:
+    """Whether an address (or `localhost`) can be reached from this machine only; a Unix socket (empty) can."""
+    if host in ("", "localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]").split("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def check_address(host: str, keys: Keys) -> str | None:
+    """The warning to print for listening on `host` with these keys, or None.
+
+    Raises:
+        KeysError: no keys, and the address can be reached from other machines.
+    """
+    if keys:
+        return None
+    if not is_loopback(host):
+        raise KeysError(
+            f"refusing to listen on {host} without server keys: anybody who reaches it could ask about anybody. "
+            f"Set {VARIABLE} (make a key: {HOW}) or listen on 127.0.0.1"
+        )
+    return f"no server keys: /v1/decide is open to everybody on this machine. Set {VARIABLE} to close it"

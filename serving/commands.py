@@ -1,0 +1,128 @@
+"""The commands of the serving room. Each calls one function of a module, imported when it runs."""
+
+import os
+import sys
+
+import click
+
+from feature_repo.settings import SOURCE, Settings
+
+
+def _environment(settings: Settings) -> None:
+    """What Bento reads from the environment: its store inside the state folder, and no tracking."""
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))
+    os.environ["FIRSTMILE_HOME"], os.environ["FIRSTMILE_DOMAIN"] = str(settings.home), settings.domain
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--mode",
+    type=click.Choice(["registry", "bundled"]),
+    default="registry",
+    show_default=True,
+    help="Which model: the registry's champion, also when it changes; or the one in the Bento that was built last.",
+)
+@click.option(
+    "--workers", default=1, show_default=True, help="Worker processes; several need FIRSTMILE_ONLINE=redis://..."
+)
+def serve(host: str, port: int, mode: str, workers: int) -> None:
+    """Start the service. Ctrl-C ends it.
+
+    Keys for /v1/decide come from FIRSTMILE_SERVER_KEYS; without keys it listens on loopback only.
+
+    \b
+    python -m serving serve
+    FIRSTMILE_SERVER_KEYS=... python -m serving serve --host 0.0.0.0 --port 8080
+    curl localhost:3000/v1/decide -H 'Content-Type: application/json' -d '{"userId": "u-1842"}'
+    """
+    from serving import bento, wiring
+    from serving.auth import Keys, check_address
+
+    settings = Settings()
+    _environment(settings)
+    os.environ["FIRSTMILE_MODE"], os.environ["FIRSTMILE_WORKERS"] = mode, str(workers)
+    try:
+        check_address(host, Keys.from_environment())
+        wiring.workers()
+        wiring.check(settings)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    target = ["serving.service:Firstmile", "--working-dir", str(SOURCE)]
+    if mode == "bundled":
+        target = [f"{bento.bento_name(settings)}:latest"]
+        os.chdir(settings.home)
+    sys.stdout.flush()
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "bentoml", "serve", *target, "--host", host, "--port", str(port)],
+    )
+
+
+@click.command()
+def build() -> None:
+    """Build a Bento that holds the champion, into the state folder's BentoML store.
+
+    \b
+    python -m serving build
+    BENTOML_HOME=var/bentoml bentoml list
+    BENTOML_HOME=var/bentoml bentoml containerize firstmile_saas:latest
+    """
+    settings = Settings()
+    _environment(settings)
+    from serving import bento
+
+    try:
+        tag = bento.build(settings)
+    except (LookupError, FileNotFoundError) as e:
+        raise click.ClickException(str(e)) from None
+    click.echo(f"{tag} in {os.environ['BENTOML_HOME']}; run it with: python -m serving serve --mode bundled")
+
+
+@click.command()
+@click.argument("user_id")
+@click.option("--explain", is_flag=True, help="Add the features that moved the score most.")
+def decide(user_id: str, explain: bool) -> None:
+    """Decide for one person, here and now, and print the decision. It is not logged.
+
+    \b
+    python -m serving decide u-1842
+    """
+    import asyncio
+
+    import msgspec
+
+    from serving import wiring
+
+    try:
+        engine = wiring.engine(Settings(), logged=False)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    try:
+        decision = asyncio.run(engine.decide(user_id, explain))
+    finally:
+        engine.close()
+    click.echo(msgspec.json.format(msgspec.json.encode(decision), indent=2).decode())
+
+
+@click.command()
+def policy() -> None:
+    """Check the domain's policy and show what each segment sees.
+
+    \b
+    python -m serving policy
+    FIRSTMILE_POLICY=new.yaml python -m serving policy
+    """
+    from serving import wiring
+    from serving.policy import location
+
+    try:
+        domain, rules = wiring.check(Settings())
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    file = location(domain)
+    click.echo(f"policy {rules.version} of {domain.name}, {file if file.exists() else 'the plain one: no file yet'}")
+    for name, journey in {"(default)": rules.default, **rules.segments}.items():
+        click.echo(f"  {name:12} {', '.join(journey.elements) or 'nothing'}")

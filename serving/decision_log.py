@@ -1,0 +1,221 @@
+"""The decision log: every receipt as a row of Parquet, written beside the service, never in its way.
+
+    decision -> bounded queue -> [every 0.4 s, one thread] -> the current file, rewritten whole under its name
+
+The current file holds all rows since it was begun and replaces itself atomically, so a reader sees each decision
+once, at any moment, and small files never pile up: a file is left alone once it holds 50,000 rows or takes too long
+to rewrite, and a restart goes on with the file that the last process left small (if no other process is writing).
+kill -9 costs what came since the last flush: less than half a second.
+
+Why not Feast's feature logging: FeatureStore.write_logged_features takes exactly the feature service's columns, a
+timestamp and a status column for each of them and a request id. It has no place for what the policy made of them
+(score, segment, elements, reasons, versions), works on whole tables in the caller's thread, and on the DuckDB store
+its file destination is all it offers. A log of features alone could not be replayed, so this one keeps both together.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serving.decide import Receipt
+
+SCHEMA = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("at_us", pa.int64()),
+        ("user_id", pa.string()),
+        ("known", pa.bool_()),
+        ("segment", pa.string()),
+        ("score", pa.float64()),
+        ("model_name", pa.string()),
+        ("model_version", pa.int64()),
+        ("feature_service", pa.string()),
+        ("elements", pa.list_(pa.string())),
+        ("policy_version", pa.string()),
+        ("features", pa.string()),
+        ("event_us", pa.int64()),
+        ("applied_position", pa.int64()),
+        ("reasons", pa.list_(pa.string())),
+    ]
+)
+"""One row a decision. `segment`, `score`: null where nobody was scored; `model_*`, `feature_service`: null without a
+model; `features` (JSON object of the served values), `event_us`: null for an unknown user; `applied_position`: null
+where the store that was read does not keep it."""
+
+CAPACITY = 100_000
+INTERVAL_S = 0.4
+ROWS = 50_000
+SLOWEST_S = 0.04
+"""A file that takes longer than this to rewrite is full: rewriting stays under a tenth of one thread."""
+REPEATING = [
+    "segment",
+    "model_name",
+    "feature_service",
+    "policy_version",
+    "elements.list.element",
+    "reasons.list.element",
+]
+"""Columns worth a dictionary; the others differ in every row."""
+
+_log = logging.getLogger(__name__)
+_json = msgspec.json.Encoder()
+
+
+def table(receipts: Sequence[Receipt]) -> pa.Table:
+    """Receipts as rows of SCHEMA."""
+    columns = {f.name: [getattr(r, f.name) for r in receipts] for f in SCHEMA if f.name != "features"}
+    columns["features"] = [None if r.features is None else _json.encode(r.features).decode() for r in receipts]
+    return pa.Table.from_pydict(columns, SCHEMA)
+
+
+class DecisionLog:
+    """The queue and the thread that empties it. `put` may be called from one thread or many.
+
+    written, dropped: decisions on disk, and decisions given up because `capacity` were waiting already (the disk is
+    full or far too slow). error: why the last flush failed, or None.
+    """
+
+    def __init__(
+        self, folder: Path, capacity: int = CAPACITY, interval_s: float = INTERVAL_S, rows: int = ROWS
+    ) -> None:
+        self.folder = folder
+        self.written = 0
+        self.dropped = 0
+        self.error: str | None = None
+        self._capacity = capacity
+        self._interval_s = interval_s
+        self._rows = rows
+        self._queue: deque[Receipt] = deque()
+        self._stop = threading.Event()
+        self._current = _File()
+        self._unsaved = 0
+        self._lock: IO[str] | None = None
+        self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
+
+    def start(self) -> "DecisionLog":
+        """Make the folder, go on with the last small file if this is the only writer, and begin."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _only_writer(self.folder)
+        if self._lock:
+            self._current = _adopt(self.folder, self._rows // 2)
+        self._thread.start()
+        return self
+
+    def put(self, receipt: Receipt) -> None:
+        """Take a decision to be written; never waits and never raises."""
+        if len(self._queue) >= self._capacity:
+            self.dropped += 1
+        else:
+            self._queue.append(receipt)
+
+    @property
+    def waiting(self) -> int:
+        """Decisions not yet on disk."""
+        return len(self._queue) + self._unsaved
+
+    def close(self) -> None:
+        """Write what is left, and end the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._lock:
+            self._lock.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._take()
+            if self._unsaved:
+                seconds = self._current.write(self.folder)
+                self.written += self._unsaved
+                self._unsaved = 0
+                if self._current.rows >= self._rows or seconds > SLOWEST_S:
+                    self._current = _File()
+            self.error = None
+        except Exception as e:  # the thread must outlive a full disk; the rows stay, and the next flush tries again
+            if self.error is None:
+                _log.exception(
+                    "decision log: cannot write to %s; trying again every %s s", self.folder, self._interval_s
+                )
+            self.error = f"{type(e).__name__}: {e}"
+
+    def _take(self) -> None:
+        """Move the queue into the current file, unless rows are still unsaved from a failed flush."""
+        count = 0 if self._unsaved else len(self._queue)
+        if count:
+            self._current.add(table([self._queue[i] for i in range(count)]))
+            self._unsaved = count
+            for _ in range(count):
+                self._queue.popleft()
+
+
+class _File:
+    """A Parquet file that grows by being replaced as a whole."""
+
+    def __init__(self, name: str | None = None, held: pa.Table | None = None) -> None:
+        self._name = name
+        self._held = held if held is not None else SCHEMA.empty_table()
+
+    @property
+    def rows(self) -> int:
+        return int(self._held.num_rows)
+
+    def add(self, rows: pa.Table) -> None:
+        self._name = self._name or f"{rows['decision_id'][0].as_py()}.parquet"
+        self._held = pa.concat_tables([self._held, rows])
+
+    def write(self, folder: Path) -> float:
+        """Replace the file on disk; gives the seconds that encoding took."""
+        assert self._name is not None
+        began = time.perf_counter()
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._held, sink, compression="zstd", use_dictionary=REPEATING)
+        seconds = time.perf_counter() - began
+        temporary = folder / f".{self._name}.{os.getpid()}.tmp"
+        with temporary.open("wb") as out:
+            out.write(sink.getvalue())
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(folder / self._name)
+        return seconds
+
+
+def _only_writer(folder: Path) -> IO[str] | None:
+    """A lock on the folder, held until closed or the process ends; None if another process holds it."""
+    lock = (folder / ".writer").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+    return lock
+
+
+def _adopt(folder: Path, fewer_than: int) -> _File:
+    """The newest file, if it is small enough to go on with; else a new one."""
+    newest = max(folder.glob("*.parquet"), default=None)
+    if newest is None:
+        return _File()
+    try:
+        held = pq.read_table(newest)
+    except (OSError, pa.ArrowInvalid) as e:
+        _log.warning("decision log: %s cannot be read (%s); left as it is", newest, e)
+        return _File()
+    small = held.num_rows < fewer_than and held.schema.equals(SCHEMA)
+    return _File(newest.name, held) if small else _File()

@@ -1,0 +1,209 @@
+"""From user ids to answers: read, decide, log. The one place where clock, chance, stores and model meet.
+
+ids -> [features online] -> rows whose window has ended -> [rows in force, offline] -> decide() -> log -> answer
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from feature_repo.domain import Label
+from serving.decide import Asked, Receipt, Snapshot, Unavailable, decide, decision_id
+from serving.decision_log import DecisionLog
+from serving.explain import explained
+from serving.metrics import Metrics
+from serving.models import Champion
+from serving.policy import Policy
+from serving.schema import Contribution, Decision, ModelRef
+
+READ_TIMEOUT_S = 0.5
+"""A store that has not answered by then is down: the default journey is taken."""
+CHUNK = 50
+"""Users of a batch that are decided without letting other requests in between."""
+
+Found = Snapshot | Unavailable | None
+_log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """Where features come from (features.Reader is one).
+
+    local: reading takes well under a millisecond and waits for nobody, so it needs no thread and no time-out.
+    """
+
+    local: bool
+
+    def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
+        """The rows in the online store; None: nobody has seen this person. Raises what the store raises."""
+        ...
+
+    def ended(self, row: Snapshot, now_us: int) -> bool:
+        """Whether the row is no longer in force at `now_us`: a window of it ended with no new event."""
+        ...
+
+    def in_force(self, rows: dict[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
+        """For people whose online row has ended: the rows in force now."""
+        ...
+
+
+def now_us() -> int:
+    """The clock: µs since 1970 UTC."""
+    return time.time_ns() // 1_000
+
+
+def rfc3339(at_us: int) -> str:
+    """A time in RFC 3339, with microseconds, UTC.
+
+    >>> rfc3339(1_700_000_000_000_001)
+    '2023-11-14T22:13:20.000001Z'
+    """
+    seconds, micro = divmod(at_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}Z"
+
+
+class Engine:
+    """Decides for people. Never raises for what a store, a model or the log does."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        champion: Champion,
+        policy: Policy,
+        label: Label,
+        log: DecisionLog | None,
+        clock: Callable[[], int] = now_us,
+        chance: Callable[[], int] = lambda: random.getrandbits(62),
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        self.reader, self.champion, self.policy, self.label, self.log = reader, champion, policy, label, log
+        self.metrics = Metrics()
+        self.store_error: str | None = None
+        self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
+
+    async def decide(self, user_id: str, explain: bool = False) -> Decision:
+        """The decision for one person, now."""
+        at = self._clock()
+        (found,) = await self._renew([user_id], await self._read([user_id], at), at)
+        return self._answer(user_id, at, found, explain)
+
+    async def decide_many(self, user_ids: Sequence[str], explain: bool = False) -> list[Decision]:
+        """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people."""
+        at, found, answers = self._clock(), list[Found](), list[Decision]()
+        for start in range(0, len(user_ids), CHUNK):
+            found += await self._read(user_ids[start : start + CHUNK], at)
+            await asyncio.sleep(0)
+        found = list(await self._renew(user_ids, found, at))
+        for start in range(0, len(user_ids), CHUNK):
+            some = zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True)
+            answers += [self._answer(user, at, row, explain) for user, row in some]
+            await asyncio.sleep(0)
+        return answers
+
+    def gauges(self) -> dict[str, float]:
+        """The engine's state as numbers, for /metrics."""
+        model = self.champion.model
+        numbers = {
+            "model_version": float(model.version) if model else 0.0,
+            "model_swaps": float(self.champion.swaps),
+            "model_error": float(self.champion.error is not None),
+            "store_error": float(self.store_error is not None),
+        }
+        if self.log:
+            numbers |= {
+                "log_written": float(self.log.written),
+                "log_waiting": float(self.log.waiting),
+                "log_dropped": float(self.log.dropped),
+                "log_error": float(self.log.error is not None),
+            }
+        return numbers
+
+    def close(self) -> None:
+        """Stop the threads; the log is written to its end."""
+        self.champion.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.log:
+            self.log.close()
+
+    def _answer(self, user_id: str, at: int, found: Found, explain: bool) -> Decision:
+        model = self.champion.model
+        receipt = decide(Asked(user_id, at, decision_id(at, self._chance())), found, model, self.policy, self.label)
+        if self.log:
+            self.log.put(receipt)
+        self.metrics.decided(receipt.segment)
+        contributions = explained(model, receipt) if explain else msgspec.UNSET
+        return answer(receipt, contributions)
+
+    async def _read(self, user_ids: Sequence[str], at: int) -> Sequence[Found]:
+        """(ids) -> what the online store has, in the same order."""
+        try:
+            if self.reader.local:
+                rows = self.reader.read(user_ids, at)
+            else:
+                rows = await self._in_thread(self._timeout_s, self.reader.read, user_ids, at)
+        except Exception as e:  # the store is another system: whatever it does, people still get a journey
+            down = Unavailable(f"the online store did not answer ({_words(e)})")
+            if self.store_error is None:
+                _log.warning("%s; every decision is the default journey", down.reason)
+            self.store_error = down.reason
+            return [down] * len(user_ids)
+        self.store_error = None
+        return rows
+
+    async def _renew(self, user_ids: Sequence[str], found: Sequence[Found], at: int) -> Sequence[Found]:
+        """Rows whose window has ended -> the rows in force at `at`; the others as they are."""
+        rows = {u: r for u, r in zip(user_ids, found, strict=True) if isinstance(r, Snapshot)}
+        ended = {u: r for u, r in rows.items() if self.reader.ended(r, at)}
+        if not ended:
+            return found
+        patience_s = self._timeout_s * (1 + len(ended) / CHUNK)
+        try:
+            renewed = await self._in_thread(patience_s, self.reader.in_force, ended, at)
+        except Exception as e:
+            _log.warning("the offline feature rows cannot be read: %s", _words(e))
+            renewed = {u: _noted(r, _words(e)) for u, r in ended.items()}
+        renewed |= {u: _noted(r, "there are no offline rows") for u, r in ended.items() if u not in renewed}
+        return [renewed.get(u, r) for u, r in zip(user_ids, found, strict=True)]
+
+    async def _in_thread(self, patience_s: float, read: Callable[..., Any], *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(self._threads, read, *arguments), patience_s)
+
+
+def _noted(row: Snapshot, why: str) -> Snapshot:
+    note = (
+        f"features as of {rfc3339(row.event_us)}: a window has ended since, and the row in force is not known ({why})"
+    )
+    return msgspec.structs.replace(row, note=note)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def answer(receipt: Receipt, contributions: list[Contribution] | msgspec.UnsetType = msgspec.UNSET) -> Decision:
+    """What the caller gets of a receipt."""
+    model = None
+    if receipt.model_name is not None and receipt.model_version is not None:
+        model = ModelRef(receipt.model_name, receipt.model_version)
+    return Decision(
+        decision_id=receipt.decision_id,
+        user_id=receipt.user_id,
+        at=rfc3339(receipt.at_us),
+        known=receipt.known,
+        segment=receipt.segment,
+        score=receipt.score,
+        model=model,
+        elements=list(receipt.elements),
+        reasons=list(receipt.reasons),
+        contributions=contributions,
+    )

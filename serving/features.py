@@ -1,0 +1,162 @@
+"""A person's features at the moment of asking: from Feast's online store, and exact even after a window has ended.
+
+    online row --(valid_until still ahead)--------------------------------> + elapsed -> Snapshot
+        `-------(a window has ended since)--> offline row in force now ---> + elapsed -> Snapshot
+
+The online store is read through the interface that Feast's online stores share (`OnlineStore.online_read`), with the
+store's own configuration and view: one row of 36 features takes 0.03 ms there, and 0.28 ms through
+`FeatureStore.get_online_features`, which looks everything up in the registry again for each call. A test holds that
+both give the same values.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feature_repo.domain import Domain
+from feature_repo.elapsed import elapsed_seconds
+from feature_repo.settings import Settings
+from serving.decide import Snapshot, Value
+from serving.offline import OfflineRows
+
+VALID_UNTIL = "valid_until_us"
+"""The column of the offline rows and the field of the view that feature_repo.definitions calls VALID_UNTIL."""
+RETRY_S = 5.0
+REMEMBERED = 5_000
+"""People whose row in force is kept in memory, of those whose online row has ended."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reader:
+    """Features of a domain's people.
+
+    local: the online store is a file on this machine: a read takes microseconds and waits for nobody.
+    """
+
+    def __init__(self, settings: Settings, domain: Domain) -> None:
+        self.local = settings.online == "sqlite"
+        self._settings, self._domain = settings, domain
+        self._elapsed = [(e.name, e.of) for e in domain.elapsed]
+        self._offline = OfflineRows(settings.features, [*domain.feature_types, VALID_UNTIL])
+        self._memory: OrderedDict[str, tuple[Snapshot, Snapshot]] = OrderedDict()
+        self._store: OnlineFeatures | None = None
+        self._error = "not connected yet"
+        self._connecting = threading.Lock()
+        self._tried_s = -RETRY_S
+
+    def connect(self) -> bool:
+        """Open the store; False if that fails, and then reading tries again every few seconds, in the background."""
+        with self._connecting:
+            self._tried_s = time.monotonic()
+            try:
+                self._store = OnlineFeatures(self._settings, self._domain)
+            except Exception as e:  # whatever is wrong with the store, decisions go on without it
+                self._error = f"{type(e).__name__}: {e}"
+                _log.warning("the feature store cannot be opened: %s", self._error)
+        return self._store is not None
+
+    def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
+        """The rows in force as far as is known here, in the order of the ids; None: nobody has seen them.
+
+        Raises:
+            ConnectionError: the store could not be opened. And whatever the store raises.
+        """
+        if self._store is None:
+            self._reconnect()
+            raise ConnectionError(self._error)
+        found = self._store.read(user_ids)
+        return [None if f is None else self._snapshot(u, *f, now_us) for u, f in zip(user_ids, found, strict=True)]
+
+    def _reconnect(self) -> None:
+        if time.monotonic() - self._tried_s > RETRY_S and not self._connecting.locked():
+            threading.Thread(target=self.connect, name="feature-store", daemon=True).start()
+
+    def ended(self, row: Snapshot, now_us: int) -> bool:
+        """Whether a window of the row has ended by `now_us` with no new event."""
+        return row.valid_until_us is not None and row.valid_until_us <= now_us
+
+    def in_force(self, rows: Mapping[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
+        """The rows in force at `now_us` of people whose online row has ended, except those without an offline row.
+
+        Raises:
+            OSError: the offline rows cannot be read.
+        """
+        found = self._offline.in_force({u: r.event_us for u, r in rows.items()}, now_us)
+        renewed = {}
+        for user, (values, event_us, position) in found.items():
+            fresh = Snapshot(values, event_us, position, _integer(values.pop(VALID_UNTIL)))
+            self._remember(user, rows[user], fresh)
+            renewed[user] = self._with_elapsed(fresh, now_us)
+        return renewed
+
+    def _snapshot(self, user: str, values: dict[str, Value], event_us: int, now_us: int) -> Snapshot:
+        row = Snapshot(values, event_us, None, _integer(values.pop(VALID_UNTIL, None)))
+        if self.ended(row, now_us):
+            row = self._recall(user, row, now_us) or row
+        return self._with_elapsed(row, now_us)
+
+    def _with_elapsed(self, row: Snapshot, now_us: int) -> Snapshot:
+        values = dict(row.values)
+        for name, of in self._elapsed:
+            values[name] = elapsed_seconds(now_us, values.get(of))
+        return Snapshot(values, row.event_us, row.applied_position, row.valid_until_us)
+
+    def _remember(self, user: str, online: Snapshot, fresh: Snapshot) -> None:
+        self._memory[user] = (online, fresh)
+        while len(self._memory) > REMEMBERED:
+            self._memory.popitem(last=False)
+
+    def _recall(self, user: str, online: Snapshot, now_us: int) -> Snapshot | None:
+        """The row looked up before, if it is in force at `now_us` and the online row is still the one it replaced."""
+        online_then, fresh = self._memory.get(user, (None, None))
+        if online_then is None or fresh is None or online_then.event_us != online.event_us:
+            return None
+        if now_us < fresh.event_us or self.ended(fresh, now_us):
+            return None
+        same = all(online_then.values[name] == value for name, value in online.values.items())
+        return fresh if same else None
+
+
+class OnlineFeatures:
+    """The stored features of a domain's people, from Feast's online store."""
+
+    def __init__(self, settings: Settings, domain: Domain) -> None:
+        """Open the registry and the store.
+
+        Raises:
+            feast.errors.FeatureViewNotFoundException: nothing has been applied yet.
+        """
+        from feast.infra.online_stores.helpers import get_online_store_from_config
+
+        from feature_repo.definitions import view_name
+        from feature_repo.online import microseconds
+        from feature_repo.store import entity_keys, feature_store
+
+        store = feature_store(settings, lineage=False)
+        self._config = store.config
+        self._online = get_online_store_from_config(store.config.online_store)
+        self._view = store.get_feature_view(view_name(domain))
+        self._names = [f.name for f in self._view.features]
+        self._keys, self._microseconds = entity_keys, microseconds
+
+    def read(self, user_ids: Sequence[str]) -> list[tuple[dict[str, Value], int] | None]:
+        """Values by name and the row's event timestamp (µs), in the order of the ids; None: there is no row."""
+        found = self._online.online_read(self._config, self._view, self._keys(user_ids), self._names)
+        return [None if at is None or row is None else (plain(row), self._microseconds(at)) for at, row in found]
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Value]:
+    """Python values of Feast's value messages; one without a value is null."""
+    values: dict[str, Value] = {}
+    for name, message in row.items():
+        kind = message.WhichOneof("val")
+        values[name] = None if kind is None else getattr(message, kind)
+    return values
+
+
+def _integer(value: Value) -> int | None:
+    return value if isinstance(value, int) else None

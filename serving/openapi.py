@@ -1,0 +1,122 @@
+"""The OpenAPI 3.1 document, made from the structs in schema.py."""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
+
+Json = dict[str, Any]
+VERSION = "1"
+
+REFUSALS = {
+    "400": "The body is no JSON.",
+    "401": "No valid server key.",
+    "403": "The service has no server keys and the caller is on another machine.",
+    "405": "Another method than POST.",
+    "413": "The body is too long.",
+    "415": "Another content type than application/json, or a compressed body.",
+    "422": "JSON, but no such request: `where` says which part.",
+    "503": "The service is starting.",
+}
+
+ABOUT = """Ask what a person's onboarding shows next.
+
+A decision is always given: for a person nobody has seen, and while the store or the model is down, it is the default
+journey, and `reasons` say so. Times are UTC. Unknown fields are refused."""
+
+
+@lru_cache
+def document() -> Json:
+    """The whole document: every route that the service answers, Bento's own among them."""
+    _, components = msgspec.json.schema_components(
+        (DecideRequest, BatchRequest, Decision, BatchResponse, Problem), ref_template="#/components/schemas/{name}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Firstmile",
+            "version": VERSION,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [
+            {"name": "decisions", "description": "What to show."},
+            {"name": "service", "description": "The state of the process; never needs a key."},
+        ],
+        "paths": _decisions() | _service(),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "serverKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of the keys in FIRSTMILE_SERVER_KEYS; without keys: open, on loopback only.",
+                }
+            },
+        },
+    }
+
+
+def _decisions() -> Json:
+    return {
+        "/v1/decide": _post("decide", "Decide for one person.", "DecideRequest", "Decision", "At most 64 KiB."),
+        "/v1/decide/batch": _post(
+            "decideBatch", "Decide for up to 1,000 people.", "BatchRequest", "BatchResponse", "At most 1 MiB."
+        ),
+    }
+
+
+def _post(operation: str, summary: str, request: str, response: str, limit: str) -> Json:
+    refusals = {status: {"description": what, "content": _json("Problem")} for status, what in REFUSALS.items()}
+    refusals["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    refusals["405"]["headers"] = {"Allow": {"schema": {"type": "string"}}}
+    return {
+        "post": {
+            "operationId": operation,
+            "tags": ["decisions"],
+            "summary": summary,
+            "security": [{"serverKey": []}, {}],
+            "requestBody": {"required": True, "description": limit, "content": _json(request)},
+            "responses": {"200": {"description": "Decided.", "content": _json(response)}} | refusals,
+        }
+    }
+
+
+def _service() -> Json:
+    text, html, data = "text/plain", "text/html", "application/json"
+    starting = {"503": {"description": "Not yet."}}
+    return {
+        "/": _get("index", "To /docs.", None, status="307"),
+        "/docs": _get("docs", "This document for people.", html),
+        "/openapi.json": _get("openapi", "This document.", data),
+        "/healthz": _get("healthz", "The process is alive (answered by Bento).", text),
+        "/livez": _get("livez", "The same, by another name (answered by Bento).", text),
+        "/readyz": _get(
+            "readyz", "Ready to decide: the first look for a champion is over (answered by Bento).", text, starting
+        ),
+        "/metrics": _get("metrics", "Counts and durations, in Prometheus' text format.", text, starting),
+        "/schema.json": _get("schema", "Bento's description of its service (answered by Bento).", data),
+    }
+
+
+def _get(operation: str, summary: str, kind: str | None, more: Json | None = None, status: str = "200") -> Json:
+    schema: Json = {"type": "object"} if kind == "application/json" else {"type": "string"}
+    answer: Json = {"description": summary}
+    if kind:
+        answer["content"] = {kind: {"schema": schema}}
+    responses = {status: answer} | (more or {})
+    return {
+        "get": {
+            "operationId": operation,
+            "tags": ["service"],
+            "summary": summary,
+            "security": [],
+            "responses": responses,
+        }
+    }
+
+
+def _json(schema: str) -> Json:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}

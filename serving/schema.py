@@ -1,0 +1,107 @@
+"""The wire contract: what a service sends to be told what to show, and what it gets back.
+
+The structs are the contract. Parsing, the answers and the OpenAPI document (openapi.py) are all made from them.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_USERS = 1_000
+"""Users in one batch request."""
+
+UserId = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=256, description="The person, as the product's events name them.", examples=["u-1842"]
+    ),
+]
+Context = Annotated[
+    dict[str, Any],
+    Meta(
+        max_length=64,
+        description="What the caller knows about the moment (page, locale, ...). Checked for its form and left alone: "
+        "the first policy decides by engagement segment only.",
+        examples=[{"page": "/projects"}],
+    ),
+]
+Explain = Annotated[bool, Meta(description="Add the features that moved the score most.")]
+
+
+class DecideRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """Ask what one person's onboarding shows next."""
+
+    user_id: UserId
+    context: Context = {}
+    explain: Explain = False
+
+
+class BatchRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """Ask for up to 1,000 people at once; the decisions come back in the order of the ids."""
+
+    user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_USERS, examples=[["u-1842", "u-1843"]])]
+    context: Context = {}
+    explain: Explain = False
+
+
+class ModelRef(Struct, rename="camel", frozen=True):
+    """The model that was asked."""
+
+    name: Annotated[str, Meta(examples=["saas-engagement"])]
+    version: Annotated[int, Meta(ge=0, examples=[3])]
+
+
+class Contribution(Struct, rename="camel", frozen=True):
+    """What one feature did to the score, in the model's own units (log-odds for a boosted tree)."""
+
+    feature: Annotated[str, Meta(examples=["sessions_24h"])]
+    value: float | int | str | None
+    effect: Annotated[float, Meta(description="Above 0: raised the score.", examples=[0.42])]
+
+
+class Decision(Struct, rename="camel", frozen=True):
+    """What one person's onboarding shows next, and why."""
+
+    decision_id: Annotated[
+        str,
+        Meta(description="Time-ordered id (the hex digits of a UUID version 7).", pattern="^[0-9a-f]{32}$"),
+    ]
+    user_id: str
+    at: Annotated[
+        str,
+        Meta(description="When it was decided: RFC 3339, microseconds, UTC.", examples=["2026-03-01T09:30:00.000000Z"]),
+    ]
+    known: Annotated[bool, Meta(description="Whether this person's features were found.")]
+    segment: Annotated[
+        str | None, Meta(description="Engagement segment; null: not scored, the default journey was taken.")
+    ]
+    score: Annotated[
+        float | None,
+        Meta(description="Probability of the domain's outcome, 0 to 1; null: not scored."),
+    ]
+    model: Annotated[ModelRef | None, Meta(description="null: no model is loaded.")]
+    elements: Annotated[
+        list[str], Meta(description="What to show, in this order.", examples=[["checklist", "invite_team"]])
+    ]
+    reasons: Annotated[list[str], Meta(description="Why, in words, in the order in which it was decided.")]
+    contributions: Annotated[
+        list[Contribution] | UnsetType,
+        Meta(
+            description="The features that moved the score most, strongest first; only with `explain`, and only where "
+            "the model can say."
+        ),
+    ] = UNSET
+
+
+class BatchResponse(Struct, rename="camel", frozen=True):
+    """The decisions, in the order of the ids that were asked for."""
+
+    decisions: list[Decision]
+
+
+class Problem(Struct, rename="camel", frozen=True, omit_defaults=True):
+    """Why a request was refused."""
+
+    code: Annotated[str, Meta(description="A fixed word for programs.", examples=["invalid_request"])]
+    message: Annotated[str, Meta(description="What is wrong, and what was expected.")]
+    where: Annotated[str | None, Meta(description="Path to the wrong part of the body.", examples=["$.userId"])] = None

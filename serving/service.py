@@ -1,0 +1,80 @@
+"""The Bento service: one worker that mounts the app and puts an engine in it when it starts.
+
+Bento's own metrics and access log are off: together they cost as much as a decision. /metrics is the app's.
+"""
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml
+import click
+from bentoml.exceptions import BentoMLException
+
+from feature_repo.settings import SOURCE
+from serving import bento, wiring
+from serving.app import App
+from serving.auth import Keys, check_address
+
+sys.path.append(str(SOURCE))  # Bento takes its folder off the path once this module is loaded; later imports need it
+
+HOST = "0.0.0.0" if os.environ.get("BENTOML_CONTAINERIZED") else "127.0.0.1"
+"""Where it listens unless told: in a container to all, which needs server keys; else on loopback."""
+
+SWITCH_S = 0.001
+"""How long a background thread may keep the interpreter while a request waits (Python's default is 5 ms)."""
+
+_log = logging.getLogger("bentoml.serve.firstmile")
+app = App(Keys.from_environment())
+
+
+def asked_host() -> str:
+    """The address that `bentoml serve` was asked to listen on."""
+    context = click.get_current_context(silent=True)
+    return (context and context.params.get("host")) or os.environ.get("BENTOML_HOST") or HOST
+
+
+@bentoml.service(
+    name="firstmile",
+    workers=wiring.workers(),
+    traffic={"timeout": 30},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": [".*"]},
+    http={"host": HOST, "port": 3000},
+    labels=bento.labels(),
+)
+@bentoml.asgi_app(app, path="/")
+class Firstmile:
+    """Decides how a person's onboarding goes on."""
+
+    champion = bento.champion_model()
+
+    def __init__(self) -> None:
+        """Start the engine: policy checked, champion loaded and warmed up, decision log begun."""
+        sys.setswitchinterval(SWITCH_S)
+        app.engine = wiring.engine(bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def _check() -> None:
+        """Before anything listens: the address is allowed, and the policy fits the domain."""
+        try:
+            warning = check_address(asked_host(), app.keys)
+            wiring.check(bento.settings())
+        except ValueError as e:
+            raise BentoMLException(str(e)) from None
+        if warning:
+            _log.warning(warning)
+
+    async def __is_ready__(self) -> bool:
+        """For /readyz."""
+        return app.engine is not None
+
+    @bentoml.on_shutdown
+    def _close(self) -> None:
+        if app.engine is not None:
+            app.engine.close()
+            app.engine = None

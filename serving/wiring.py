@@ -1,0 +1,65 @@
+"""What a running service is made of, put together in one place."""
+
+import os
+from pathlib import Path
+
+from feature_repo import domains
+from feature_repo.domain import Domain
+from feature_repo.settings import Settings
+from serving import policy
+from serving.decision_log import DecisionLog
+from serving.engine import Engine
+from serving.features import Reader
+from serving.models import POLL_S, Champion, from_folder, from_registry
+
+EMBEDDED = "sqlite"
+
+
+class WorkersError(ValueError):
+    """More than one worker over stores that one process owns."""
+
+
+def workers() -> int:
+    """How many worker processes: FIRSTMILE_WORKERS, 1 by default.
+
+    Raises:
+        WorkersError: no number above 0, or several over the embedded stores.
+    """
+    asked = os.environ.get("FIRSTMILE_WORKERS") or "1"
+    if not asked.isdigit() or int(asked) < 1:
+        raise WorkersError(f"FIRSTMILE_WORKERS: expected a whole number from 1, got {asked!r}")
+    if int(asked) > 1 and Settings().online == EMBEDDED:
+        raise WorkersError(
+            f"{asked} workers over embedded stores: they belong to one process. "
+            "Use one worker, or an online store of its own: FIRSTMILE_ONLINE=redis://host:port/db"
+        )
+    return int(asked)
+
+
+def check(settings: Settings) -> tuple[Domain, policy.Policy]:
+    """What can be checked before anything starts.
+
+    Raises:
+        ValueError: no such domain. PolicyError: the policy does not fit.
+    """
+    domain = domains.load(settings.domain)
+    return domain, policy.for_domain(domain)
+
+
+def champion(settings: Settings, folder: Path | None) -> Champion:
+    """The model: the one in a folder (the Bento's own), or the registry's champion, whoever that is."""
+    if folder is not None:
+        return from_folder(folder)
+    return from_registry(settings, float(os.environ.get("FIRSTMILE_POLL_SECONDS") or POLL_S))
+
+
+def engine(settings: Settings, folder: Path | None = None, logged: bool = True) -> Engine:
+    """A started engine. Stores and registry may be down: it decides anyway, and says so.
+
+    folder: of a bundled champion; None: follow the registry. logged: whether decisions go to the decision log.
+    """
+    domain, rules = check(settings)
+    reader = Reader(settings, domain)
+    reader.connect()
+    log = DecisionLog(settings.decisions).start() if logged else None
+    return Engine(reader, champion(settings, folder).start(), rules, domain.label, log)

@@ -1,0 +1,15 @@
+"""Settings of every test: how many examples hypothesis tries, and no telemetry."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("FEAST_USAGE", "False")
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+settings.register_profile("short", max_examples=15, deadline=None, suppress_health_check=SLOW, print_blob=True)
+settings.register_profile("soak", max_examples=400, deadline=None, suppress_health_check=SLOW, print_blob=True)
+settings.load_profile(os.environ.get("FIRSTMILE_HYPOTHESIS") or "short")

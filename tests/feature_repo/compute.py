@@ -1,0 +1,51 @@
+"""Both compilations of a domain over events given as dictionaries, for the tests of exactness."""
+
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from feature_repo.as_of import as_of
+from feature_repo.change_points import at_change_points
+from feature_repo.domain import Domain
+from feature_repo.lake import SCHEMA
+from feature_repo.program import Program
+
+Row = dict[str, Any]
+
+
+class Computer:
+    """Compiled once, run for many histories."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.con = ibis.duckdb.connect(threads=1)
+        events = ibis.table(ibis.Schema.from_pyarrow(SCHEMA), name="ev")
+        asked = ibis.table({"t_us": "int64"}, name="asked")
+        points, then = Program(), Program()
+        self.points = points.compiled(at_change_points(events, domain, points))
+        self.then = then.compiled(as_of(events, domain, asked.t_us.as_scalar(), then))
+
+    def load(self, events: list[Row]) -> None:
+        """Make these events the lake's canonical ones."""
+        self.con.create_table("ev", pa.Table.from_pylist(events, SCHEMA), overwrite=True, temp=True)
+
+    def change_points(self) -> list[Row]:
+        """All rows, in order."""
+        query = self.points.run(self.con.raw_sql)
+        rows = self.con.raw_sql(query).to_arrow_table().drop_columns("person").to_pylist()
+        return sorted(rows, key=lambda r: (r["user_id"], r["ts_us"]))
+
+    def as_of(self, t_us: int) -> dict[str, Row]:
+        """The row in force at t of each entity."""
+        self.con.raw_sql(f"create or replace temp table asked as select {t_us}::bigint as t_us")
+        query = self.then.run(self.con.raw_sql)
+        return {r["user_id"]: r for r in self.con.raw_sql(query).to_arrow_table().to_pylist()}
+
+
+def in_force(rows: list[Row], entity: str, t_us: int) -> Row | None:
+    """Of all change points of an entity the row in force at t."""
+    past = [r for r in rows if r["user_id"] == entity and r["ts_us"] <= t_us]
+    if not past or (past[-1]["valid_until_us"] is not None and past[-1]["valid_until_us"] <= t_us):
+        return None
+    return past[-1]

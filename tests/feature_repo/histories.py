@@ -1,0 +1,83 @@
+"""Generated histories of a few people, made to hit the edges: equal timestamps, windows' ends, shared devices."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from feature_repo.domain import Domain
+
+Row = dict[str, Any]
+BASE = 1_700_000_000_000_000
+USERS, DEVICES = ["u1", "u2"], ["d1", "d2"]
+
+
+def lattice(domain: Domain) -> st.SearchStrategy[int]:
+    """Timestamps at which windows, gaps and initial periods of other timestamps end, and a microsecond beside."""
+    spans = [*domain.windows, *_gaps(domain)] or [1]
+    return st.builds(
+        lambda parts, beside: BASE + sum(parts) + beside,
+        st.lists(st.sampled_from([0, *spans, *(s // 3 for s in spans)]), max_size=3),
+        st.sampled_from([-1, 0, 0, 1]),
+    )
+
+
+def _gaps(domain: Domain) -> list[int]:
+    from feature_repo.vocabulary import leaves
+
+    every = [leaf for f in domain.features for leaf in leaves(f.term)]
+    gaps = {getattr(leaf, "gap", None) for leaf in every}
+    periods = {leaf.initial.period for leaf in every if getattr(leaf, "initial", None)}
+    return sorted((gaps | periods) - {None})
+
+
+@st.composite
+def events(draw: st.DrawFn, domain: Domain, most: int = 25) -> list[Row]:
+    """Rows of the lake in arrival order, no copies; identify and alias edges on two shared devices."""
+    n = draw(st.integers(1, most))
+    return [_event(draw, domain, i) for i in range(n)]
+
+
+def _event(draw: st.DrawFn, domain: Domain, i: int) -> Row:
+    kind = draw(st.sampled_from(["track", "track", "track", "page", "identify", "alias"]))
+    user = draw(st.sampled_from([*USERS, None])) if kind in ("track", "page") else draw(st.sampled_from(USERS))
+    device = (
+        draw(st.sampled_from(DEVICES)) if user is None or kind == "alias" else draw(st.sampled_from([*DEVICES, None]))
+    )
+    name = draw(st.sampled_from(sorted(domain.events))) if kind == "track" else None
+    documents: dict[str, dict[str, Any]] = {"properties": {}, "traits": {}, "context": {}}
+    for column in domain.columns:
+        root, *keys = column.path.split(".")
+        value = draw(st.none() | _value(domain, column.name, column.type))
+        if value is not None:
+            at = documents[root]
+            for key in keys[:-1]:
+                at = at.setdefault(key, {})
+            at[keys[-1]] = value
+    return {
+        "position": i + 1,
+        "message_id": f"m{draw(st.integers(0, 999)):03}-{i}",
+        "type": kind,
+        "name": name,
+        "user_id": user,
+        "anonymous_id": device,
+        "ts_us": draw(lattice(domain)),
+        "received_us": BASE + i,
+        "content_hash": f"{i:016}",
+    } | {root: json.dumps(d, separators=(",", ":"), sort_keys=True) for root, d in documents.items()}
+
+
+def _value(domain: Domain, name: str, type_: str) -> st.SearchStrategy[Any]:
+    from feature_repo.vocabulary import leaves
+
+    if type_ == "int64":
+        return st.sampled_from([0, 1, 1, 7, -3, 2**40])
+    used = {
+        v
+        for f in domain.features
+        for leaf in leaves(f.term)
+        for c, vs in getattr(leaf, "where", ())
+        if c == name
+        for v in vs
+    }
+    return st.sampled_from(sorted({"a", "b", "é'\"", ""} | used))

@@ -1,0 +1,134 @@
+"""The definition of every term, in plain Python loops: what the two compilations are held against."""
+
+import json
+from typing import Any
+
+from feature_repo.domain import Domain
+from feature_repo.vocabulary import (
+    DAY,
+    HOUR,
+    Count,
+    Distinct,
+    First,
+    FirstTime,
+    Last,
+    LastTime,
+    Linear,
+    Ratio,
+    Sessions,
+    SessionTime,
+    Sum,
+    Term,
+    Where,
+)
+
+Row = dict[str, Any]
+
+
+def canonical(events: list[Row]) -> list[Row]:
+    """Of several copies of a sender's message, of equal content: the smallest timestamp."""
+    best: dict[tuple[str, str], Row] = {}
+    for e in events:
+        key = (e["user_id"] or "anon:" + e["anonymous_id"], e["message_id"])
+        held = best.get(key)
+        if held is None or e["ts_us"] < held["ts_us"]:
+            best[key] = e
+    return list(best.values())
+
+
+def owner(event: Row, events: list[Row], t: int) -> str:
+    """Whose event it is at t."""
+    if event["user_id"]:
+        return str(event["user_id"])
+    anonymous = event["anonymous_id"]
+    edges = sorted(
+        (e["ts_us"], e["message_id"], e["user_id"])
+        for e in events
+        if e["type"] in ("identify", "alias") and e["user_id"] and e["anonymous_id"] == anonymous and e["ts_us"] <= t
+    )
+    for ts, _, user in edges:
+        if ts >= event["ts_us"]:
+            return str(user)
+    return str(edges[-1][2]) if edges else "anon:" + anonymous
+
+
+def row(events: list[Row], domain: Domain, entity: str, t: int) -> Row | None:
+    """The feature values of one entity at t, or None where it has no event by then."""
+    mine = [_typed(e, domain) for e in events if e["ts_us"] <= t and owner(e, events, t) == entity]
+    if not mine:
+        return None
+    mine.sort(key=lambda e: (e["ts_us"], e["message_id"]))
+    return {f.name: value(f.term, mine, t) for f in domain.features}
+
+
+def entities(events: list[Row]) -> set[str]:
+    """Everybody who owns an event at some time."""
+    times = {e["ts_us"] for e in events}
+    return {owner(e, events, t) for e in events for t in times if t >= e["ts_us"]}
+
+
+def value(term: Term, mine: list[Row], t: int) -> Any:
+    """A term over one person's events with timestamp <= t, sorted."""
+    match term:
+        case Linear(parts=parts):
+            return sum(value(part, mine, t) * weight for part, weight in parts)
+        case Ratio(numerator=a, denominator=b):
+            below = value(b, mine, t)
+            return value(a, mine, t) / below if below else None
+        case Count(column=c):
+            return sum(1 for e in _seen(term, mine, t) if c is None or e[c] is not None)
+        case Sum(column=c):
+            return sum(e[c] or 0 for e in _seen(term, mine, t))
+        case Distinct(column=c):
+            return len({e[c] for e in _seen(term, mine, t)} - {None})
+        case First(column=c):
+            return next((e[c] for e in _seen(term, mine, t) if e[c] is not None), None)
+        case Last(column=c):
+            return next((e[c] for e in reversed(_seen(term, mine, t)) if e[c] is not None), None)
+        case FirstTime():
+            return min((e["ts_us"] for e in _seen(term, mine, t)), default=None)
+        case LastTime():
+            return max((e["ts_us"] for e in _seen(term, mine, t)), default=None)
+        case Sessions() | SessionTime():
+            return _sessions(term, [e["ts_us"] for e in mine if _matches(e, term.where)], t)
+    raise TypeError(f"no definition for {term!r}")
+
+
+def _sessions(term: Sessions | SessionTime, times: list[int], t: int) -> int:
+    total, before = 0, None
+    for ts in sorted(set(times)):
+        starts = before is None or ts - before > term.gap
+        if term.window is None or ts > t - term.window:
+            total += starts if isinstance(term, Sessions) else 0 if starts else (ts - before) // 1000
+        before = ts
+    return total
+
+
+def _seen(term: Any, mine: list[Row], t: int) -> list[Row]:
+    found = [e for e in mine if _matches(e, term.where)]
+    if getattr(term, "window", None) is not None:
+        found = [e for e in found if t - term.window < e["ts_us"]]
+    if getattr(term, "initial", None) is not None:
+        start = min((e["ts_us"] for e in mine if _matches(e, term.initial.since)), default=None)
+        found = [e for e in found if start is not None and start <= e["ts_us"] < start + term.initial.period]
+    return found
+
+
+def _matches(event: Row, where: Where) -> bool:
+    return all(event[c] in values for c, values in where)
+
+
+def _typed(event: Row, domain: Domain) -> Row:
+    hour = event["ts_us"] // HOUR % 24
+    typed = event | {
+        "day": event["ts_us"] // DAY,
+        "part_of_day": ["night", "morning", "afternoon", "evening"][hour // 6],
+    }
+    for c in domain.columns:
+        root, *keys = c.path.split(".")
+        found = json.loads(event[root])
+        for k in keys:
+            found = found.get(k) if isinstance(found, dict) else None
+        wanted = int if c.type == "int64" else str
+        typed[c.name] = found if isinstance(found, wanted) and not isinstance(found, bool) else None
+    return typed

@@ -1,0 +1,134 @@
+"""Refused events are kept as they came, whatever they are, and survive a writer that is stopped."""
+
+from collections import OrderedDict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.domain import Domain
+from feature_repo.events import Reason, Refusal, parse
+from feature_repo.quarantine import MAX_KEPT, TORN, Quarantine
+
+DAY = 86_400_000_000
+NOW = 19_675 * DAY  # 2023-11-14
+BAD = Refusal(Reason.NOT_JSON, "expected JSON; came 'é'")
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def kept(raw: object, folder: Path) -> Any:
+    with Quarantine(folder) as quarantine:
+        quarantine.add(raw, BAD, NOW)
+    (refused,) = quarantine.read()
+    assert (refused.received_us, refused.reason, refused.detail) == (NOW, BAD.reason, BAD.detail)
+    assert quarantine.counts() == {"not_json": 1}
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b'{"a": 1}', "bytes"),
+        (b"\xff\x00\n", "bytes"),
+        ("line\nbreak \ud800 é \u2028", "text"),
+        ({"a": [1, None, {"b": "é\0"}], "big": 2**80}, "json"),
+        ({"a": "x" * 40_000}, "json"),
+        ([1.5, True], "json"),
+    ],
+)
+def test_what_came_comes_back(raw: object, kind: str, tmp_path: Path) -> None:
+    refused = kept(raw, tmp_path)
+    assert (refused.raw, refused.kind, refused.cut) == (raw, kind, None)
+
+
+CYCLE: list[Any] = [1]
+CYCLE.append(CYCLE)
+BOMB: Any = "x"
+for _ in range(40):
+    BOMB = [BOMB] * 40
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({1: 2}, "{1: 2}"),
+        ({"a": {3}}, "{'a': {3}}"),
+        (OrderedDict(a=1), "OrderedDict"),
+        ({"a": float("nan")}, "{'a': nan}"),
+        (CYCLE, "[1, [1, [1"),
+        (BOMB, "[[[[[...]"),
+        ({"a": "\ud800"}, r"{'a': '\ud800'}"),
+        ({"a": Hostile()}, "{'a': <Hostile instance"),
+        ({"a": 10**5_000}, "{'a': 0x"),
+    ],
+)
+def test_what_is_no_json_is_described(raw: object, words: str, tmp_path: Path) -> None:
+    refused = kept(raw, tmp_path)
+    assert refused.kind == "python"
+    assert refused.raw.startswith(words), refused.raw[:100]
+
+
+def test_of_what_is_too_long_the_beginning_is_kept(tmp_path: Path) -> None:
+    refused = kept(b"x" * (MAX_KEPT + 1), tmp_path)
+    assert (refused.raw, refused.cut) == (b"x" * MAX_KEPT, MAX_KEPT + 1)
+
+
+def test_counts_and_reading_by_day_and_reason(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "new")
+    assert quarantine.counts() == {} and list(quarantine.read()) == []
+    for day, reason in [(1, Reason.NOT_JSON), (0, Reason.EMPTY_ID), (0, Reason.NOT_JSON), (1, Reason.EMPTY_ID)]:
+        quarantine.add(b"%d" % day, Refusal(reason, "x"), NOW + day * DAY)
+    assert quarantine.counts() == {"empty_id": 2, "not_json": 2}
+    assert sorted(f.name for f in (tmp_path / "new").iterdir()) == ["2023-11-14.jsonl", "2023-11-15.jsonl"]
+    assert [r.raw for r in quarantine.read()] == [b"0", b"0", b"1", b"1"]
+    assert [r.raw for r in quarantine.read(limit=1, reason="not_json")] == [b"0"]
+    assert [r.raw for r in Quarantine(tmp_path / "new").read(reason="empty_id")] == [b"0", b"1"]
+    assert list(quarantine.read(limit=0)) == []
+
+
+def test_it_flushes_by_itself_and_only_then_writes(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path)
+    for _ in range(999):
+        quarantine.add(b"x", BAD, NOW)
+    assert list(quarantine.read()) == []
+    quarantine.add(b"x", BAD, NOW)
+    assert len(list(quarantine.read())) == 1_000
+
+
+def test_a_torn_line_is_counted_and_spoils_no_other(tmp_path: Path) -> None:
+    with Quarantine(tmp_path) as first:
+        first.add(b"one", BAD, NOW)
+        first.add(b"two", BAD, NOW)
+    file = tmp_path / "2023-11-14.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    with Quarantine(tmp_path) as second:
+        second.add(b"three", BAD, NOW)
+    assert second.counts() == {"not_json": 2, TORN: 1}
+    assert [r.raw for r in second.read(reason="not_json")] == [b"one", b"three"]
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(raws=st.lists(st.binary() | st.text(st.characters()) | PLAIN, max_size=4))
+def test_any_json_any_bytes_any_text_come_back(raws: list[Any], tiny_domain: Domain) -> None:
+    with TemporaryDirectory() as folder:
+        quarantine = Quarantine(folder)
+        for raw in raws:
+            refusal = parse(raw, tiny_domain, NOW)
+            assert isinstance(refusal, Refusal)
+            quarantine.add(raw, refusal, NOW)
+        quarantine.flush()
+        assert [r.raw for r in quarantine.read()] == raws
+        assert sum(quarantine.counts().values()) == len(raws)

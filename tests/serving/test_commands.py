@@ -1,0 +1,100 @@
+import json
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from serving.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def environment(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up state folder, and an environment that is as before afterwards."""
+    monkeypatch.setenv("FIRSTMILE_HOME", str(state.settings.home))
+    for name in ("FIRSTMILE_DOMAIN", "FIRSTMILE_MODE", "FIRSTMILE_WORKERS", "BENTOML_HOME", "BENTOML_DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name in ("FIRSTMILE_SERVER_KEYS", "FIRSTMILE_ONLINE", "FIRSTMILE_POLICY", "BENTOML_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("must not start"))
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["build"], ["decide"], ["policy"]])
+def test_help_has_an_example(command: list[str]) -> None:
+    shown = CliRunner().invoke(main, [*command, "--help"])
+    assert shown.exit_code == 0
+    assert f"python -m serving {' '.join(command)}".strip() in shown.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "says"),
+    [
+        (["--host", "0.0.0.0"], "", "refusing to listen on 0.0.0.0 without server keys"),
+        (["--host", "::"], "", "refusing to listen on :: without server keys"),
+        ([], "short", "key 1 has 5 characters"),
+        (["--workers", "2"], "", "2 workers over embedded stores"),
+        (["--workers", "0"], "", "expected a whole number from 1"),
+    ],
+)
+def test_serve_refuses_before_it_starts(
+    arguments: list[str], keys: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTMILE_SERVER_KEYS", keys)
+    refused = CliRunner().invoke(main, ["serve", *arguments])
+    assert refused.exit_code == 1
+    assert says in refused.output
+
+
+def test_serve_refuses_a_policy_that_does_not_fit(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path_factory.mktemp("policy") / "mine.yaml"
+    file.write_text("domain: saas\n")
+    monkeypatch.setenv("FIRSTMILE_POLICY", str(file))
+    for command in ("serve", "policy"):
+        refused = CliRunner().invoke(main, [command])
+        assert refused.exit_code == 1
+        assert f"{file}:1: key 'segments' is missing" in refused.output
+
+
+def test_serve_hands_over_to_bento(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, arguments: started.append(arguments))
+    monkeypatch.setattr("os.chdir", lambda _: None)
+    for mode, target in (("registry", "serving.service:Firstmile"), ("bundled", "firstmile_saas:latest")):
+        done = CliRunner().invoke(main, ["serve", "--mode", mode, "--port", "4000"])
+        assert done.exit_code == 0, done.output
+        assert started[-1][1:5] == ["-m", "bentoml", "serve", target]
+        assert started[-1][-4:] == ["--host", "127.0.0.1", "--port", "4000"]
+
+
+@pytest.mark.parametrize(("host", "keys", "refused"), [("0.0.0.0", (), True), ("127.0.0.1", (), False)])
+def test_bentoml_serve_refuses_too(host: str, keys: tuple[str, ...], refused: bool) -> None:
+    from bentoml.exceptions import BentoMLException
+
+    from serving import service
+
+    with click.Context(click.Command("serve")) as context:
+        context.params["host"] = host
+        if refused:
+            with pytest.raises(BentoMLException, match="without server keys"):
+                service.Firstmile.inner._check()
+        else:
+            service.Firstmile.inner._check()
+
+
+def test_policy_shows_what_each_segment_sees() -> None:
+    shown = CliRunner().invoke(main, ["policy"])
+    assert shown.exit_code == 0
+    assert "of saas" in shown.output
+    assert "racing       publish_banner, invite_teammates" in shown.output
+    assert "activated    nothing" in shown.output
+
+
+def test_decide_without_a_model_or_a_person_still_decides(state: SimpleNamespace) -> None:
+    shown = CliRunner().invoke(main, ["decide", "nobody"])
+    assert shown.exit_code == 0, shown.output
+    answer = json.loads(shown.stdout)
+    assert (answer["known"], answer["elements"]) == (False, ["welcome_tour", "checklist"])
+    assert not list(state.settings.decisions.glob("*.parquet"))

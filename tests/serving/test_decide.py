@@ -1,0 +1,112 @@
+import math
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.decide import Asked, Receipt, Unavailable, decide, decision_id
+
+
+def decided(fakes: SimpleNamespace, found: Any, model: Any = "default") -> Receipt:
+    asked = Asked("u", fakes.NOW, decision_id(fakes.NOW, 1))
+    return decide(asked, found, fakes.Model(3) if model == "default" else model, fakes.POLICY, fakes.LABEL)
+
+
+def test_a_scored_person_sees_the_journey_of_the_segment(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, fakes.person(2, applied_position=17))
+    assert (receipt.known, receipt.segment, receipt.score, receipt.elements) == (True, "slow", 0.2, ("help", "tour"))
+    assert receipt.reasons == (
+        "score 0.2000 by tiny-engagement version 3: segment slow (below 0.5000)",
+        "slow people get help",
+    )
+    assert (receipt.model_name, receipt.model_version, receipt.feature_service) == ("tiny-engagement", 3, "tiny_v1")
+    assert receipt.features == {"clicks": 2, "device": "mobile", "done": 0}
+    assert (receipt.event_us, receipt.applied_position, receipt.policy_version) == (fakes.NOW - 1_000, 17, "abc123")
+
+
+def test_a_score_on_the_cut_off_is_in_the_higher_segment(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, fakes.person(5))
+    assert (receipt.segment, receipt.elements) == ("fast", ())
+    assert "segment fast (from 0.5000)" in receipt.reasons[0]
+
+
+def test_nobody_has_seen_the_person(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, None)
+    assert (receipt.known, receipt.segment, receipt.score, receipt.features) == (False, None, None, None)
+    assert receipt.reasons == ("unknown user: default journey", "everybody starts with the tour")
+    assert receipt.model_version == 3
+
+
+def test_features_could_not_be_read(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, Unavailable("the store is on fire"))
+    assert (receipt.known, receipt.segment, receipt.elements) == (False, None, ("tour",))
+    assert receipt.reasons[0] == "the store is on fire: default journey"
+
+
+def test_whoever_is_done_is_not_scored(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, fakes.person(2, done=1), fakes.Model(answer=ValueError("must not be asked")))
+    assert (receipt.segment, receipt.score, receipt.elements) == ("finished", None, ("thanks",))
+    assert "activation has happened" in receipt.reasons[0]
+
+
+def test_no_model(fakes: SimpleNamespace) -> None:
+    receipt = decided(fakes, fakes.person(2), None)
+    assert (receipt.known, receipt.segment, receipt.model_name) == (True, None, None)
+    assert receipt.reasons[0] == "no model is loaded: default journey"
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (ZeroDivisionError("by nought"), "failed (ZeroDivisionError: by nought)"),
+        ((math.nan, "slow"), "gave score nan"),
+        ((math.inf, "slow"), "gave score inf"),
+        ((0.5, "nowhere"), "segment 'nowhere'"),
+        ((0.5,), "failed (ValueError"),
+    ],
+)
+def test_a_model_that_fails_costs_the_segment_not_the_journey(fakes: SimpleNamespace, answer: Any, says: str) -> None:
+    receipt = decided(fakes, fakes.person(2), fakes.Model(answer=answer))
+    assert (receipt.known, receipt.segment, receipt.score, receipt.elements) == (True, None, None, ("tour",))
+    assert says in receipt.reasons[0]
+    assert receipt.reasons[0].endswith("default journey")
+
+
+def test_a_feature_that_the_view_does_not_hold(fakes: SimpleNamespace) -> None:
+    model = fakes.Model()
+    model.features = ("clicks", "added_in_version_2")
+    assert "needs feature 'added_in_version_2'" in decided(fakes, fakes.person(2), model).reasons[0]
+
+
+def test_a_segment_without_a_journey_is_the_default_journey(fakes: SimpleNamespace) -> None:
+    model = fakes.Model(answer=(0.5, "new"))
+    model.segments = ("new",)
+    receipt = decided(fakes, fakes.person(2), model)
+    assert (receipt.segment, receipt.score, receipt.elements) == (None, None, ("tour",))
+    assert "the policy does not know" in receipt.reasons[0]
+
+
+def test_what_the_reader_noted_is_said_first(fakes: SimpleNamespace) -> None:
+    assert decided(fakes, fakes.person(2, note="features as of yesterday")).reasons[0] == "features as of yesterday"
+
+
+@given(clicks=st.none() | st.integers(-1000, 1000), done=st.none() | st.integers(0, 2))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_equal_questions_have_equal_answers(fakes: SimpleNamespace, clicks: int | None, done: int | None) -> None:
+    rows = [fakes.person(clicks, done=done) for _ in range(2)]
+    first, second = (decided(fakes, row) for row in rows)
+    assert first == second
+    assert (first.segment == "finished") == bool(done)
+    assert first.features == rows[0].values
+
+
+@given(at=st.integers(0, 2**47 * 1_000), later=st.integers(1, 10**12), chance=st.integers(0, 2**62 - 1))
+def test_ids_are_version_7_and_ordered_by_time(at: int, later: int, chance: int) -> None:
+    first, second = decision_id(at, chance), decision_id(at + later, 0)
+    assert first < second
+    as_uuid = uuid.UUID(first)
+    assert (as_uuid.version, as_uuid.variant) == (7, uuid.RFC_4122)
+    assert as_uuid.int >> 80 == at // 1_000

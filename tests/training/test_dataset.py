@@ -1,0 +1,109 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from feature_repo import domains
+from feature_repo.settings import Settings
+from feature_repo.vocabulary import DAY
+from tests.training.world import START, Shop, shop, write_features
+from training import dataset
+
+NOW = START + 20 * DAY
+
+
+def people(*rows: tuple[str, int, int | None]) -> pa.Table:
+    """(user, anchor day, outcome day or None), horizon 14 days."""
+    return pa.table({
+        "user_id": [u for u, _, _ in rows],
+        "anchor_us": pa.array([START + a * DAY for _, a, _ in rows], pa.int64()),
+        "outcome_us": pa.array([None if o is None else START + o * DAY for _, _, o in rows], pa.int64()),
+        "end_us": pa.array([START + (a + 14) * DAY for _, a, _ in rows], pa.int64()),
+        "cohort": ["w"] * len(rows),
+    })  # fmt: skip
+
+
+@pytest.fixture
+def observe(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> object:
+    def run(*rows: tuple[str, int, int | None], offsets: tuple[int, ...] = (DAY, 3 * DAY)) -> pd.DataFrame:
+        monkeypatch.setattr(domains, "load", lambda name: shop(lambda _: people(*rows)))
+        return dataset.observations(Settings(home=tmp_path, domain="shop"), NOW, offsets)  # type: ignore[arg-type]
+
+    return run
+
+
+def test_labels_of_those_whose_horizon_has_ended(observe) -> None:  # type: ignore[no-untyped-def]
+    found = observe(("early", 0, 2), ("late", 0, 14), ("never", 0, None), ("after", 0, 15))
+    labels = {(u, d // DAY): y for u, d, y in found[["user_id", "offset_us", "label"]].to_numpy()}
+    assert labels == {
+        ("early", 1): 1,  # at day 3 it has happened: nobody to score
+        ("late", 1): 1, ("late", 3): 1,
+        ("never", 1): 0, ("never", 3): 0,
+        ("after", 1): 0, ("after", 3): 0,
+    }  # fmt: skip
+
+
+def test_at_the_very_moment_of_the_outcome_it_has_happened(observe) -> None:  # type: ignore[no-untyped-def]
+    assert observe(("a", 0, 1))["offset_us"].tolist() == []
+
+
+def test_an_open_horizon_is_no_label_for_positives_either(observe) -> None:  # type: ignore[no-untyped-def]
+    found = observe(("negative", 10, None), ("positive", 10, 12))
+    assert not found["matured"].any() and found["label"].isna().all()
+    assert set(found["user_id"]) == {"negative", "positive"}
+    assert dataset.matured(found).empty
+
+
+def test_nobody_is_observed_in_the_future_or_after_the_end(observe) -> None:  # type: ignore[no-untyped-def]
+    found = observe(("new", 18, None), ("old", 0, None), offsets=(DAY, 3 * DAY, 14 * DAY))
+    assert set(zip(found["user_id"], found["offset_us"] // DAY, strict=True)) == {("new", 1), ("old", 1), ("old", 3)}
+    assert (found["now_us"] <= NOW).all()
+
+
+def test_a_horizon_that_ends_now_has_ended(observe) -> None:  # type: ignore[no-untyped-def]
+    assert observe(("a", 6, None))["matured"].all()
+
+
+def test_features_are_those_in_force_at_the_observation(a_shop: Shop) -> None:
+    known = dataset.matured(dataset.observations(a_shop.settings, a_shop.now_us))
+    rows = dataset.with_features(a_shop.settings, known)
+    assert len(rows) == len(known) and rows[known.columns.tolist()].equals(known)
+    offline = a_shop.features.sort_values("event_timestamp")
+    truth = pd.merge_asof(
+        known.sort_values("now_us"), offline.drop(columns="created").rename(columns={"event_timestamp": "row_us"}),
+        left_on="now_us", right_on="row_us", by="user_id",
+    ).sort_values(["user_id", "now_us"])  # fmt: skip
+    assert rows["clicks"].tolist() == truth["clicks"].tolist()
+    assert rows["device"].tolist() == truth["device"].tolist()
+    assert np.allclose(rows["since_click"], (truth["now_us"] - truth["last_click_us"]) / 1e6, atol=0)
+
+
+def test_somebody_without_rows_is_kept_with_nulls(a_shop: Shop) -> None:
+    known = dataset.matured(dataset.observations(a_shop.settings, a_shop.now_us)).head(1).assign(user_id="nobody")
+    rows = dataset.with_features(a_shop.settings, known)
+    assert len(rows) == 1 and rows[dataset.feature_names(a_shop.domain)].isna().all(axis=None)
+
+
+def test_a_row_from_the_future_is_not_joined(a_shop: Shop) -> None:
+    known = dataset.matured(dataset.observations(a_shop.settings, a_shop.now_us))
+    before = dataset.with_features(a_shop.settings, known)
+    planted = a_shop.features.drop_duplicates("user_id").assign(clicks=10**6, bought=1)
+    planted["event_timestamp"] = planted["user_id"].map(known.groupby("user_id")["now_us"].max()) + 1
+    try:
+        write_features(a_shop.settings, pd.concat([a_shop.features, planted.dropna(subset="event_timestamp")]))
+        pd.testing.assert_frame_equal(dataset.with_features(a_shop.settings, known), before)
+    finally:
+        write_features(a_shop.settings, a_shop.features)
+
+
+def test_inputs_leave_out_timestamps_and_the_outcome(a_shop: Shop) -> None:
+    assert dataset.inputs(a_shop.domain) == ["clicks", "clicks_1d", "device", "country", "since_click"]
+    assert dataset.categorical(a_shop.domain, dataset.inputs(a_shop.domain)) == ["device", "country"]
+
+
+def test_the_fingerprint_is_of_the_data_not_of_its_order(rows: pd.DataFrame) -> None:
+    print_of = dataset.fingerprint(rows)
+    assert dataset.fingerprint(rows.sample(frac=1, random_state=1)) == print_of
+    assert dataset.fingerprint(rows.assign(clicks=rows["clicks"].where(rows.index != 7, -1.0))) != print_of
+    assert dataset.fingerprint(rows.rename(columns={"clicks": "klicks"})) != print_of
+    assert dataset.fingerprint(rows.assign(country=rows["country"].where(rows.index != 7, "None!"))) != print_of

@@ -1,0 +1,116 @@
+"""`python -m training`: train, promote, evaluate, compare."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+
+from feature_repo.settings import Settings
+
+domain_option = click.option(
+    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
+)
+
+
+@contextmanager
+def _words() -> Iterator[None]:
+    """What a person can do something about, as one line in place of a traceback."""
+    try:
+        yield
+    except (ValueError, LookupError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Labels, point-in-time data, candidates, evaluation and the promotion gate."""
+
+
+@main.command()
+@domain_option
+@click.option("--now", type=click.DateTime(), help="Train on what is known at this time (UTC); default: the clock.")
+@click.option("--trials", default=9, show_default=True, help="Trials of LightGBM; the others get fewer.")
+@click.option("--timeout", default=20.0, show_default=True, help="Seconds for tuning each candidate.")
+@click.option("--seed", default=7, show_default=True)
+def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: int) -> None:
+    """Train every candidate and register the best as a new version. @champion stays where it is.
+
+    Example: python -m training train --domain saas --trials 20
+    """
+    from training.plan import Plan
+    from training.progress import Bar
+    from training.tables import candidates
+    from training.train import train as run
+
+    with _words(), Bar("training") as bar:
+        trained = run(Settings(domain=domain), _now_us(now), Plan(trials=trials, timeout=timeout, seed=seed), bar)
+    candidates(trained)
+
+
+@main.command()
+@domain_option
+@click.option("--version", type=int, help="Move @champion to this version without the gate (roll back).")
+@click.option("--reason", default="", help="Why, with --version.")
+def promote(domain: str, version: int | None, reason: str) -> None:
+    """Let the newest version through the gate, or roll back to a version.
+
+    Exit code 0 also when the gate refuses: the champion that stands goes on serving.
+
+    Example: python -m training promote --version 3 --reason "version 4 scores tablets badly"
+    """
+    from training.progress import Bar
+    from training.promote import promote as run
+    from training.tables import verdict
+
+    with _words(), Bar("gate") as bar:
+        bar.say("both models on the newest holdout")
+        found = run(Settings(domain=domain), version, reason=reason)
+    verdict(found)
+
+
+@main.command()
+@domain_option
+@click.option("--version", type=int, help="Default: the champion.")
+def evaluate(domain: str, version: int | None) -> None:
+    """Score a version on the newest holdout: figures with intervals, slices, segments.
+
+    Example: python -m training evaluate --version 2
+    """
+    from training.examine import examine
+    from training.progress import Bar
+    from training.tables import examined
+
+    with _words(), Bar("evaluating") as bar:
+        bar.say("point-in-time rows of the newest holdout")
+        found = examine(Settings(domain=domain), _now_us(None), version)
+    examined(found)
+
+
+@main.command()
+@click.option("--trials", default=9, show_default=True, help="Trials of LightGBM for each split.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def compare(trials: int, as_json: bool) -> None:
+    """Domain oulad beside the published out-of-time figures, and the honest as-of split.
+
+    Example: FIRSTMILE_DOMAIN=oulad python -m training compare
+    """
+    import json
+
+    from training.oulad import compare as run
+    from training.plan import Plan
+    from training.progress import Bar
+    from training.tables import published
+
+    with _words(), Bar("comparing") as bar:
+        found = run(Settings(domain="oulad"), Plan(trials=trials), bar)
+    click.echo(json.dumps(found, indent=2)) if as_json else published(found)
+
+
+def _now_us(given: datetime | None) -> int:
+    """The given time, taken as UTC, or the clock, in µs."""
+    return int((given or datetime.now(UTC)).replace(tzinfo=UTC).timestamp() * 1_000_000)
+
+
+if __name__ == "__main__":
+    main()
