@@ -1,7 +1,6 @@
 """`python -m feature_repo`: from events to features, online and offline."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo import domains
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
 
 domain_option = click.option(
     "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
 )
-
-
-def now_us() -> int:
-    """The clock, in microseconds since 1970 UTC."""
-    return time.time_ns() // 1000
 
 
 def _explained(run: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import reduce
 from types import MappingProxyType
+from typing import Any
 
 import ibis
 from ibis.expr.types import BooleanValue, IntegerValue, Table, Value
@@ -60,7 +61,7 @@ def _beside(left: Table, right: Table) -> Table:
 
 
 def _inside(
-    past: Table, leaf: Term, t: IntegerValue, starts: Mapping[Initial, str] = MappingProxyType({})
+    past: Table, leaf: Any, t: IntegerValue, starts: Mapping[Initial, str] = MappingProxyType({})
 ) -> BooleanValue:
     """The events that a leaf sees at t."""
     test = matches(past, leaf.where)

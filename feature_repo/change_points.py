@@ -34,6 +34,7 @@ from feature_repo.vocabulary import (
     Distinct,
     First,
     FirstTime,
+    Initial,
     Last,
     LastTime,
     Sessions,
@@ -117,9 +118,10 @@ def _streams(seen: Table, domain: Domain, names: dict[Term, str]) -> Iterator[tu
 
 def _initial(seen: Table, leaf: Count | Sum, name: str) -> Table:
     """A count or sum of the events in [s, s + period), s being the first event that matches `since`."""
-    starts = seen.filter(matches(seen, leaf.initial.since)).group_by("person").aggregate(start=_.ts_us.min())
+    initial = leaf.initial or Initial(0)
+    starts = seen.filter(matches(seen, initial.since)).group_by("person").aggregate(start=_.ts_us.min())
     early = seen.filter(matches(seen, leaf.where)).join(starts, "person")
-    early = early.filter(early.ts_us >= early.start, early.ts_us < early.start + leaf.initial.period)
+    early = early.filter(early.ts_us >= early.start, early.ts_us < early.start + initial.period)
     return early.group_by(MOMENT).aggregate(**{name: amount(early, leaf, ibis.literal(True))})
 
 

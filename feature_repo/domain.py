@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import Column, Elapsed, Feature, feature_type, leaves, windows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUILT_IN = {"type": "string", "name": "string", "day": "int64", "part_of_day": "string"}
 """Columns that every history has: the event's type and name, its UTC day number since 1970, and the part of
@@ -56,6 +59,7 @@ class Domain:
     observations: offsets from the anchor, in µs, at which people are scored for training and for the report.
     events: the declared event names; for each the properties that must have a type (`string`, `int64`, `boolean`).
     segments: from the lowest score to the highest.
+    attainable(settings, rows) gives the true probabilities of rows (user_id, now_us) where the source knows them.
     slices: names of string features over which a model must hold up.
     """
 
@@ -73,6 +77,7 @@ class Domain:
     ingest: Callable[..., Ingested]
     outcomes: Callable[[Settings], pa.Table]
     needs_data: str = ""
+    attainable: Callable[[Settings, "pd.DataFrame"], Any] | None = None
 
     def __post_init__(self) -> None:
         """Check the declaration as a whole, when the program starts.
@@ -115,12 +120,9 @@ class Domain:
     @property
     def version(self) -> int:
         """The newest feature-service version."""
-        return max(f.since for f in (*self.features, *self.elapsed))
+        return max([f.since for f in self.features] + [e.since for e in self.elapsed])
 
     def service(self, version: int | None = None) -> tuple[list[str], list[str]]:
         """Names of the stored and of the elapsed features of a feature-service version (default: the newest)."""
         v = version or self.version
         return [f.name for f in self.features if f.since <= v], [e.name for e in self.elapsed if e.since <= v]
-
-
-DataFolder = Path | None

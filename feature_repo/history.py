@@ -31,7 +31,7 @@ def history(events: Table, domain: Domain, program: Program) -> Table:
         program: takes the intermediate steps.
 
     Returns:
-        entity string | epoch_from, epoch_to int64 µs, [from, to) | ts_us | message_id | position | the domain's columns.
+        entity string | epoch_from, epoch_to int64 µs, [from, to) | ts_us | message_id | position | domain's columns.
     """
     typed = events.select(
         *("message_id", "position", "ts_us", "type", "name", "user_id", "anonymous_id"),

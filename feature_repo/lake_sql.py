@@ -36,8 +36,11 @@ SENDER = "coalesce(user_id, 'anon:' || anonymous_id)"
 
 _STORED = ", ".join(STORED.names)
 _CONTENT = " || chr(0) || ".join(
-    ["type", *(f"coalesce('=' || {c}, '')" for c in ("name", "user_id", "anonymous_id"))]
-    + ["properties", "traits", "context"]
+    [
+        "type",
+        *(f"coalesce('=' || {c}, '')" for c in ("name", "user_id", "anonymous_id")),
+        *("properties", "traits", "context"),
+    ]
 )
 COLUMNS = f"{_STORED}, left(md5({_CONTENT}), 16) AS content_hash"
 """A row of SCHEMA from a row in a file."""

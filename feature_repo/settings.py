@@ -1,10 +1,28 @@
 """Where everything is: one object, read from the environment once, passed to all."""
 
 import os
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent
+
+
+def now_us() -> int:
+    """The clock, µs since 1970 UTC; FIRSTMILE_NOW (RFC 3339) makes this process's clock start there, in the past."""
+    return time.time_ns() // 1000 + _shift_us(os.environ.get("FIRSTMILE_NOW") or "")
+
+
+@cache
+def _shift_us(start: str) -> int:
+    if not start:
+        return 0
+    moment = datetime.fromisoformat(start)
+    if moment.tzinfo is None:
+        raise ValueError(f"FIRSTMILE_NOW={start!r}: expected RFC 3339 with a zone, such as 2014-10-29T00:00:00Z")
+    return round(moment.timestamp() * 1_000_000) - time.time_ns() // 1000
 
 
 def _default_home() -> Path:

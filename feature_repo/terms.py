@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import ibis
 from ibis.expr.types import Table, Value
@@ -25,8 +26,8 @@ def all_leaves(domain: Domain) -> list[Term]:
     return list(dict.fromkeys(leaf for f in domain.features for leaf in leaves(f.term)))
 
 
-def bases(domain: Domain, *kinds: type) -> list[Term]:
-    """The leaves of the given kinds without their windows, each once."""
+def bases(domain: Domain, *kinds: type) -> list[Any]:
+    """The leaves of the given kinds, without their windows, each once."""
     found = (leaf for leaf in all_leaves(domain) if isinstance(leaf, kinds))
     return list(dict.fromkeys(base(leaf) for leaf in found))
 

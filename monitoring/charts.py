@@ -69,9 +69,9 @@ def psi_by_week(weeks: Sequence[WeekShares]) -> Markup:
 
 
 def psi_by_feature(values: Sequence[tuple[str, float]]) -> Markup:
-    """PSI of features, largest first, as horizontal bars; beyond 1 they are cut off, their figure stands beside."""
+    """PSI of features, largest first, as horizontal bars; beyond 0.5 they are cut off, their figure stands beside."""
     left, right, row, top = 4, 40, 36, 4
-    most, room = min(1.0, max([0.25, *(value for _, value in values)])), WIDTH - left - right
+    most, room = min(0.5, max([0.25, *(value for _, value in values)])), WIDTH - left - right
     marks = [left + room * threshold / most for threshold in (WATCH, DRIFTED)]
     parts = []
     for i, (name, value) in enumerate(values):
@@ -122,7 +122,7 @@ def calibration(bins: Sequence[Rate]) -> Markup:
     parts.append(_text(x0 + size / 2, top + size + 34, "predicted", "middle"))
     parts.append(
         Markup('<text transform="translate({:.1f} {:.1f}) rotate(-90)" text-anchor="middle">came</text>').format(
-            x0 - 36, top + size / 2
+            x0 - 48, top + size / 2
         )
     )
     return _svg(top + size + 42, "Calibration: what came against what was predicted, in groups of equal size", parts)

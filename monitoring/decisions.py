@@ -9,6 +9,8 @@ import pandas as pd
 
 from feature_repo.vocabulary import WEEK
 
+NOBODY = "no segment"
+"""What decisions for people nobody has seen are counted under."""
 COLUMNS = ["at_us", "user_id", "known", "segment", "score", "model_version"]
 
 
@@ -16,7 +18,7 @@ COLUMNS = ["at_us", "user_id", "known", "segment", "score", "model_version"]
 class Decisions:
     """Decisions in (from_us, to_us]; total: in the whole log; newest_us: the newest in the log, None where it is empty.
 
-    segments: decisions by segment; default: those without a segment. versions: decisions by model version.
+    segments: decisions by segment, NOBODY among them. versions: decisions by model version.
     """
 
     from_us: int
@@ -39,7 +41,7 @@ def week(folder: Path, at_us: int, order: Sequence[str]) -> Decisions:
     """
     log = _read(folder)
     rows = log[(log["at_us"] > at_us - WEEK) & (log["at_us"] <= at_us)]
-    segments = _counts(rows["segment"].fillna("none"))
+    segments = _counts(rows["segment"].fillna(NOBODY))
     versions = _counts(rows["model_version"].dropna().astype(int))
     return Decisions(
         from_us=at_us - WEEK, to_us=at_us, total=len(log), newest_us=int(log["at_us"].max()) if len(log) else None,
@@ -48,6 +50,12 @@ def week(folder: Path, at_us: int, order: Sequence[str]) -> Decisions:
         versions=dict(sorted(versions.items(), key=lambda version: int(version[0]))),
         scores=rows["score"].dropna().astype(float).sort_values().tolist(),
     )  # fmt: skip
+
+
+def first_week_with_any(folder: Path, ends: Sequence[int], order: Sequence[str]) -> Decisions:
+    """The decisions of the first of these weeks that has any; without any, the first week's."""
+    weeks = [week(folder, end, order) for end in ends]
+    return next((found for found in weeks if found.count), weeks[0])
 
 
 def newest(folder: Path) -> int | None:

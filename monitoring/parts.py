@@ -18,19 +18,19 @@ class Champion:
     """The model that is reported on, and what its training left behind.
 
     train_end_us: every label it learnt from was known by then; None: its tags do not say. holdout_auc: its AUC on the
-    newest holdout when it was trained, in words; "": its tags do not say.
+    newest holdout when it was trained; None: its tags do not say.
     """
 
     name: str
     version: int
     train_end_us: int | None
-    holdout_auc: str
+    holdout_auc: float | None
 
     @classmethod
     def of(cls, name: str, version: int, tags: Mapping[str, str]) -> "Champion":
         """From the tags of the model version, see training.train.facts."""
-        end = tags.get("known_by_us")
-        return cls(name, version, None if end is None else int(end), tags.get("holdout.roc_auc", ""))
+        end, auc = tags.get("known_by_us"), tags.get("holdout.roc_auc")  # 1413331200000000, 0.7307 [0.6914, 0.7765]
+        return cls(name, version, int(end) if end else None, float(auc.split()[0]) if auc else None)
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def week_end(observed: pd.DataFrame, at_us: int) -> int:
 
 def compared(parts: Parts) -> str:
     """Which two sets of people the drift compares, in words."""
-    first, last = int(parts.current["now_us"].min()), int(parts.current["now_us"].max())
+    first, last = date(int(parts.current["now_us"].min())), date(int(parts.current["now_us"].max()))
     offsets = sorted(int(offset) for offset in parts.current["offset_us"].unique())
     return (
-        f"{len(parts.current):,} observations of people from {date(first)} to {date(last)} against "
+        f"{len(parts.current):,} observations of {first if first == last else f'{first} to {last}'} against "
         f"{len(parts.reference):,} that the champion learnt from. On both sides people are taken {ages(offsets)} "
         "after they came, so that a difference is not one of age."
     )

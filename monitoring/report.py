@@ -67,7 +67,8 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
     found = drift.measure(divided.reference, divided.current, types, settings.report, ages, step)
 
     step("page")
-    log = decisions.week(settings.decisions, at_us, compose.segment_names(domain))
+    ends = [at_us, divided.week_end_us]  # of a past that is replayed, decisions are in the week of its observations
+    log = decisions.first_week_with_any(settings.decisions, ends, compose.segment_names(domain))
     week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log)
     return Written(page.write(week, settings.report), page.figures(week))
 

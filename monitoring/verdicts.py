@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from feature_repo.domain import Label
 from monitoring.decisions import Decisions
@@ -90,19 +91,20 @@ def segment_stability(weeks: Sequence[WeekShares], moves: Sequence[Moves]) -> Ve
     return Verdict(level, title, text, "segments")
 
 
-def ranking(quality: Quality | None, which: str, training: str) -> Verdict:
-    """Do people with a higher score have the outcome more often?
+def ranking(quality: Quality | None, which: str, training: float | None) -> Verdict:
+    """Do people with a higher score have the outcome more often, and as much as at training?
 
-    which: labels, in words. training: AUC on the holdout of the training, in words, or "".
+    which: labels, in words. training: AUC on the holdout of the training, None: not known.
     """
     if quality is None or quality.auc is None or min(quality.happened, quality.rows - quality.happened) < FEW:
         n = quality.rows if quality else 0
         return Verdict(UNKNOWN, "AUC: too few matured labels to tell", f"{n:,} matured labels, {which}.", "outcomes")
     low, high = quality.low or 0.0, quality.high or 1.0
-    level = GOOD if low > 0.6 else LOOK if low > 0.5 else ACT
+    level = ACT if low <= 0.5 else LOOK if training is not None and high < training else GOOD
     text = f"95 % interval {low:.2f}–{high:.2f}; n={quality.rows:,} labels of {quality.people:,} people, {which}. "
-    text += f"At training it was {training} on the holdout. " if training else ""
-    text += "Good: the interval is above 0.60; act: it reaches 0.50, the toss of a coin."
+    if training is not None:
+        text += f"Look if it is all below the {training:.2f} of training's holdout. "
+    text += "Act if it reaches 0.50, the toss of a coin."
     return Verdict(level, f"AUC on matured labels {quality.auc:.2f}", text, "outcomes")
 
 
@@ -126,7 +128,7 @@ def by_segment(rates: Sequence[Rate], label: Label) -> Verdict:
     if len(rates) < 2:
         return Verdict(UNKNOWN, "Outcome by segment: too few matured labels to tell", "", "by-segment")
     first, last = rates[0], rates[-1]
-    rising = all(a.rate <= b.rate for a, b in zip(rates, rates[1:], strict=False))
+    rising = all(a.rate <= b.rate for a, b in pairwise(rates))
     word = label.name.replace("_", " ")
     text = f"Rate of “{word}” from {percent(first.rate)} in {first.name} to {percent(last.rate)} in {last.name}"
     text += ", rising from segment to segment." if rising else ", but not rising from each segment to the next."

@@ -7,6 +7,10 @@ import click
 
 from feature_repo.settings import SOURCE, Settings
 
+domain_option = click.option(
+    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
+)
+
 
 def _environment(settings: Settings) -> None:
     """What Bento reads from the environment: its store inside the state folder, and no tracking."""
@@ -16,6 +20,7 @@ def _environment(settings: Settings) -> None:
 
 
 @click.command()
+@domain_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
 @click.option(
@@ -28,7 +33,7 @@ def _environment(settings: Settings) -> None:
 @click.option(
     "--workers", default=1, show_default=True, help="Worker processes; several need FIRSTMILE_ONLINE=redis://..."
 )
-def serve(host: str, port: int, mode: str, workers: int) -> None:
+def serve(domain: str, host: str, port: int, mode: str, workers: int) -> None:
     """Start the service. Ctrl-C ends it.
 
     Keys for /v1/decide come from FIRSTMILE_SERVER_KEYS; without keys it listens on loopback only.
@@ -41,7 +46,7 @@ def serve(host: str, port: int, mode: str, workers: int) -> None:
     from serving import bento, wiring
     from serving.auth import Keys, check_address
 
-    settings = Settings()
+    settings = Settings(domain=domain)
     _environment(settings)
     os.environ["FIRSTMILE_MODE"], os.environ["FIRSTMILE_WORKERS"] = mode, str(workers)
     try:
@@ -62,7 +67,8 @@ def serve(host: str, port: int, mode: str, workers: int) -> None:
 
 
 @click.command()
-def build() -> None:
+@domain_option
+def build(domain: str) -> None:
     """Build a Bento that holds the champion, into the state folder's BentoML store.
 
     \b
@@ -70,7 +76,7 @@ def build() -> None:
     BENTOML_HOME=var/bentoml bentoml list
     BENTOML_HOME=var/bentoml bentoml containerize firstmile_saas:latest
     """
-    settings = Settings()
+    settings = Settings(domain=domain)
     _environment(settings)
     from serving import bento
 
@@ -83,8 +89,9 @@ def build() -> None:
 
 @click.command()
 @click.argument("user_id")
+@domain_option
 @click.option("--explain", is_flag=True, help="Add the features that moved the score most.")
-def decide(user_id: str, explain: bool) -> None:
+def decide(user_id: str, domain: str, explain: bool) -> None:
     """Decide for one person, here and now, and print the decision. It is not logged.
 
     \b
@@ -97,7 +104,7 @@ def decide(user_id: str, explain: bool) -> None:
     from serving import wiring
 
     try:
-        engine = wiring.engine(Settings(), logged=False)
+        engine = wiring.engine(Settings(domain=domain), logged=False)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
     try:
@@ -108,7 +115,8 @@ def decide(user_id: str, explain: bool) -> None:
 
 
 @click.command()
-def policy() -> None:
+@domain_option
+def policy(domain: str) -> None:
     """Check the domain's policy and show what each segment sees.
 
     \b
@@ -119,10 +127,10 @@ def policy() -> None:
     from serving.policy import location
 
     try:
-        domain, rules = wiring.check(Settings())
+        product, rules = wiring.check(Settings(domain=domain))
     except ValueError as e:
         raise click.ClickException(str(e)) from None
-    file = location(domain)
-    click.echo(f"policy {rules.version} of {domain.name}, {file if file.exists() else 'the plain one: no file yet'}")
+    file = location(product)
+    click.echo(f"policy {rules.version} of {product.name}, {file if file.exists() else 'the plain one: no file yet'}")
     for name, journey in {"(default)": rules.default, **rules.segments}.items():
         click.echo(f"  {name:12} {', '.join(journey.elements) or 'nothing'}")

@@ -59,6 +59,19 @@ class Reader:
                 _log.warning("the feature store cannot be opened: %s", self._error)
         return self._store is not None
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of the features that a read would not give; empty while there is no store to ask.
+
+        Asks the registry again before it says that something is missing: the view may have been applied anew.
+        """
+        known = {e for e, _ in self._elapsed}
+        for attempt in range(2):
+            if self._store is None or not (lacking := [n for n in names if n not in known | self._store.names]):
+                return []
+            if attempt == 0:
+                self.connect()
+        return lacking
+
     def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
         """The rows in force as far as is known here, in the order of the ids; None: nobody has seen them.
 
@@ -141,6 +154,7 @@ class OnlineFeatures:
         self._online = get_online_store_from_config(store.config.online_store)
         self._view = store.get_feature_view(view_name(domain))
         self._names = [f.name for f in self._view.features]
+        self.names = frozenset(self._names)
         self._keys, self._microseconds = entity_keys, microseconds
 
     def read(self, user_ids: Sequence[str]) -> list[tuple[dict[str, Value], int] | None]:

@@ -28,15 +28,23 @@ class Champion:
     """
 
     def __init__(
-        self, version: Callable[[], int | None], load: Callable[[int], Model], poll_s: float | None = POLL_S
+        self,
+        version: Callable[[], int | None],
+        load: Callable[[int], Model],
+        poll_s: float | None = POLL_S,
+        fits: Callable[[Model], None] = lambda _: None,
     ) -> None:
-        """version: which model is the champion now (None: there is none yet). poll_s: None to ask once only."""
+        """version: which model is the champion now (None: there is none yet). poll_s: None to ask once only.
+
+        fits: raises ModelFault for a model that the rest of the service cannot work with.
+        """
         self.model: Model | None = None
         self.error: str | None = None
         self.swaps = 0
         self._version = version
         self._load = load
         self._poll_s = poll_s
+        self.fits = fits
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
 
@@ -64,6 +72,7 @@ class Champion:
                 self.error = None
                 return False
             model = self._load(version)
+            self.fits(model)
             warm_up(model)
         except Exception as e:  # the registry is another system: whatever it does, the old champion goes on
             self._note(f"{type(e).__name__}: {e}")

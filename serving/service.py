@@ -5,7 +5,10 @@ Bento's own metrics and access log are off: together they cost as much as a deci
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
@@ -28,6 +31,13 @@ SWITCH_S = 0.001
 
 _log = logging.getLogger("bentoml.serve.firstmile")
 app = App(Keys.from_environment())
+
+
+def end_with(parent: int) -> None:
+    """End this worker soon after its parent: killed outright, Bento's arbiter leaves its workers to hold the port."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def asked_host() -> str:
@@ -55,6 +65,7 @@ class Firstmile:
     def __init__(self) -> None:
         """Start the engine: policy checked, champion loaded and warmed up, decision log begun."""
         sys.setswitchinterval(SWITCH_S)
+        threading.Thread(target=end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         app.engine = wiring.engine(bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None)
 
     @bentoml.on_deployment

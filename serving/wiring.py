@@ -7,6 +7,7 @@ from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.settings import Settings
 from serving import policy
+from serving.decide import Model, ModelFault
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
 from serving.features import Reader
@@ -61,5 +62,20 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True) 
     domain, rules = check(settings)
     reader = Reader(settings, domain)
     reader.connect()
+    holder = champion(settings, folder)
+    holder.fits = lambda model: fits(model, reader, rules)
     log = DecisionLog(settings.decisions).start() if logged else None
-    return Engine(reader, champion(settings, folder).start(), rules, domain.label, log)
+    return Engine(reader, holder.start(), rules, domain.label, log)
+
+
+def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
+    """Whether the service can work with a model, asked before it is put in place.
+
+    Raises:
+        ModelFault: it needs a feature that the online store does not hold, or has a segment without a journey.
+    """
+    who = f"{model.name} version {model.version}"
+    if lacking := reader.missing(model.features):
+        raise ModelFault(f"{who} needs {', '.join(lacking)}, which the feature view does not hold: run `make apply`")
+    if strange := [s for s in model.segments if s not in rules.segments]:
+        raise ModelFault(f"{who} has segment {', '.join(strange)}, for which the policy has no journey")

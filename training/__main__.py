@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
 
 domain_option = click.option(
     "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
@@ -44,7 +44,7 @@ def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: 
     from training.train import train as run
 
     with _words(), Bar("training") as bar:
-        trained = run(Settings(domain=domain), _now_us(now), Plan(trials=trials, timeout=timeout, seed=seed), bar)
+        trained = run(Settings(domain=domain), _known_at(now), Plan(trials=trials, timeout=timeout, seed=seed), bar)
     candidates(trained)
 
 
@@ -83,7 +83,7 @@ def evaluate(domain: str, version: int | None) -> None:
 
     with _words(), Bar("evaluating") as bar:
         bar.say("point-in-time rows of the newest holdout")
-        found = examine(Settings(domain=domain), _now_us(None), version)
+        found = examine(Settings(domain=domain), now_us(), version)
     examined(found)
 
 
@@ -107,9 +107,9 @@ def compare(trials: int, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2)) if as_json else published(found)
 
 
-def _now_us(given: datetime | None) -> int:
+def _known_at(given: datetime | None) -> int:
     """The given time, taken as UTC, or the clock, in µs."""
-    return int((given or datetime.now(UTC)).replace(tzinfo=UTC).timestamp() * 1_000_000)
+    return now_us() if given is None else round(given.replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
 if __name__ == "__main__":

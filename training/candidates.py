@@ -296,7 +296,7 @@ class RandomForest(Candidate):
 
 
 KINDS: tuple[type[Candidate], ...] = (BaseRate, Logistic, RandomForest, LightGBM)
-"""Every candidate, from the simplest to the most able: of equals, the first wins."""
+"""Every candidate, from the simplest on."""
 
 
 def by_name(kind: str) -> type[Candidate]:

@@ -73,7 +73,7 @@ def newest_part(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.Data
     people = rows.drop_duplicates("user_id")[["anchor_us", "user_id"]]
     people = people.assign(hashed=[crc32(u.encode()) for u in people["user_id"]])
     people = people.sort_values(["anchor_us", "hashed", "user_id"])
-    newest = set(people["user_id"].iloc[int(round(len(people) * (1 - share))) :])
+    newest = set(people["user_id"].iloc[round(len(people) * (1 - share)) :])
     inside = rows["user_id"].isin(newest)
     return rows[~inside], rows[inside]
 

@@ -1,5 +1,7 @@
 """Idea 1, 2 and 3 as properties, over every term of the vocabulary and over both products' feature sets."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def test_a_row_is_valid_until_the_next_change_point(name, data):
     events = data.draw(histories.events(compute.domain))
     compute.load(events)
     rows = compute.change_points()
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         if row["user_id"] == following["user_id"]:
             assert row["ts_us"] < row["valid_until_us"] == following["ts_us"]
     for t in moments(data, compute.domain, events, 2):

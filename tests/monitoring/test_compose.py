@@ -29,7 +29,7 @@ def composed(name: str, folder: Path) -> Week:
     replayed = pd.concat([rows.assign(now_us=AT - WEEK), rows.assign(now_us=AT)])
     taken = Snapshots(replayed[["user_id", "now_us"]], {AT - WEEK: 20, AT: 20})
     parts = Parts(rows, rows, rows, "scored since the training period", AT)
-    champion = Champion(f"{name}-engagement", 4, AT - DAY, "")
+    champion = Champion(f"{name}-engagement", 4, AT - DAY, None)
     log = decided_week(folder, AT, order)
     return compose(domain, champion, AT, parts, Drift([], 0.01, 20, 20, 1, []), taken, replayed, log)
 

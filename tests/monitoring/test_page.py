@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_headings_tables_and_pictures_have_names(make_week: MakeWeek) -> None:
     page = outline(render(make_week()))
     assert len(page.all("h1")) == 1
     levels = [int(tag[1]) for tag, _ in page.seen if tag in ("h1", "h2", "h3")]
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in pairwise(levels))
     assert len(page.all("caption")) == len(page.all("table")) > 5
     pictures = page.all("svg")
     assert len(pictures) == 7 and all(p.get("role") == "img" and p.get("aria-label") for p in pictures)
@@ -75,10 +76,8 @@ def test_nothing_is_fetched_from_elsewhere(make_week: MakeWeek) -> None:
 
 
 def test_a_week_without_anything_still_renders(make_week: MakeWeek) -> None:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("verdicts", "scores_now", "scores_reference", "weeks", "moves", "rates"), []
-    )
-    nothing |= {"drift": Drift([], None, 0, 0, 1, []), "in_training": [], "people": {}, "ages": []}
+    nothing: dict[str, Any] = {name: [] for name in ("verdicts", "scores_now", "scores_reference", "weeks", "moves")}
+    nothing |= {"drift": Drift([], None, 0, 0, 1, []), "in_training": [], "people": {}, "rates": [], "ages": []}
     empty = dataclasses.replace(make_week(log=False), **nothing, quality=None, train_end_us=None)
     html = render(empty)
     outline(html)

@@ -44,11 +44,11 @@ def test_labels_matured_since_training_come_first() -> None:
 
 def test_what_the_version_s_tags_say() -> None:
     known = Champion.of("m", 2, {"known_by_us": "17", "holdout.roc_auc": "0.8 [0.7, 0.9]"})
-    assert (known.train_end_us, known.holdout_auc) == (17, "0.8 [0.7, 0.9]")
+    assert (known.train_end_us, known.holdout_auc) == (17, 0.8)
     assert Champion.of("m", 2, {}).train_end_us is None
 
 
 def test_the_comparison_in_words() -> None:
     words = compared(divide(observed(20, 21), REFERENCE, 21 * DAY, 0))
-    assert "2 observations of people from 21 Jan 1970 to 22 Jan 1970 against 2 " in words
+    assert "2 observations of 21 Jan 1970 to 22 Jan 1970 against 2 " in words
     assert "1 day after they came" in words

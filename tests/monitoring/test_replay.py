@@ -18,8 +18,8 @@ LABEL = Label("activation", "activates", good=True, done="activations", done_seg
 class Steps:
     """A model by hand: a tenth for each page, hot from 0.5; it has its own idea of people who are done."""
 
-    feature_service = "saas_v1"
-    features = ["pages", "activations"]
+    def __init__(self) -> None:
+        self.feature_service, self.features = "saas_v1", ["pages", "activations"]
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """score and segment."""

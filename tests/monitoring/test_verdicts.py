@@ -84,18 +84,19 @@ def test_segments_need_a_week_before() -> None:
     assert verdicts.segment_stability([], []).level == "unknown"
 
 
-@pytest.mark.parametrize(("low", "level"), [(0.75, "good"), (0.55, "look"), (0.5, "act")])
-def test_auc(low: float, level: str) -> None:
-    found = verdicts.ranking(quality(low), "since then", "0.80 [0.78, 0.82]")
+@pytest.mark.parametrize(
+    ("low", "training", "level"), [(0.75, 0.8, "good"), (0.51, None, "good"), (0.75, 0.82, "look"), (0.5, 0.8, "act")]
+)
+def test_auc(low: float, training: float | None, level: str) -> None:
+    found = verdicts.ranking(quality(low), "since then", training)
     assert (found.level, found.title) == (level, "AUC on matured labels 0.78")
-    assert (
-        "n=900 labels of 300 people, since then" in found.text and "At training it was 0.80 [0.78, 0.82]" in found.text
-    )
+    assert "n=900 labels of 300 people, since then." in found.text
+    assert ("of training's holdout" in found.text) == (training is not None)
 
 
 def test_auc_needs_enough_of_both_outcomes() -> None:
     for too_few in (None, quality(happened=49), quality(happened=851)):
-        assert verdicts.ranking(too_few, "since then", "").level == "unknown"
+        assert verdicts.ranking(too_few, "since then", None).level == "unknown"
 
 
 @pytest.mark.parametrize(("error", "level"), [(0.05, "good"), (0.051, "look")])

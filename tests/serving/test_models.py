@@ -4,7 +4,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from serving.app import App
+from serving.decide import ModelFault
 from serving.models import Champion
 
 
@@ -93,6 +96,28 @@ def test_a_model_that_cannot_score_is_not_put_in_place(fakes: SimpleNamespace) -
     assert not champion.poll()
     assert champion.model is not None and champion.model.version == 1
     assert "cannot" in (champion.error or "")
+
+
+def test_a_model_that_does_not_fit_is_not_put_in_place(fakes: SimpleNamespace, state: SimpleNamespace) -> None:
+    from serving.features import Reader
+    from serving.wiring import fits
+
+    reader = Reader(state.settings, state.domain)
+    model = fakes.Model(7)
+    fits(model, reader, fakes.POLICY)
+    assert reader.connect()
+    fits(model, reader, fakes.POLICY)
+    model.features = ("clicks", "since_signup", "added_in_version_2")
+    with pytest.raises(ModelFault, match="version 7 needs added_in_version_2, which the feature view does not hold"):
+        fits(model, reader, fakes.POLICY)
+    model.features, model.segments = ("clicks",), ("slow", "new")
+    with pytest.raises(ModelFault, match="version 7 has segment new"):
+        fits(model, reader, fakes.POLICY)
+    registry = Registry(fakes)
+    champion = Champion(registry.version, registry.load, None, lambda m: fits(m, reader, fakes.POLICY)).start()
+    registry.champion, champion._load = 7, lambda _: model
+    assert not champion.poll()
+    assert champion.model is not None and champion.model.version == 1
 
 
 def test_a_swap_under_load_fails_no_request(fakes: SimpleNamespace, make_app: Callable[..., App]) -> None:

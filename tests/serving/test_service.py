@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,7 +63,7 @@ def registered(state: SimpleNamespace) -> SimpleNamespace:
 
 @contextmanager
 def served(state: SimpleNamespace, folder: Path, *arguments: str) -> Iterator[SimpleNamespace]:
-    """A server started from another folder; `port` and `stop(signal)`."""
+    """A server started from another folder. It leaves nothing behind."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {
@@ -73,21 +73,30 @@ def served(state: SimpleNamespace, folder: Path, *arguments: str) -> Iterator[Si
     command = [sys.executable, "-m", "serving", "serve", "--port", str(port), *arguments]
     log = folder / "server.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
 
-    def stop(with_signal: int) -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, with_signal)
-            process.wait(30)
+    def kill() -> None:
+        """kill -9 of the workers and of what started them."""
+        master = psutil.Process(process.pid)
+        for one in [*master.children(recursive=True), master]:
+            one.kill()
+        process.wait(10)
 
     try:
         deadline = time.monotonic() + 120
         while not answers(port):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield SimpleNamespace(port=port, stop=stop, log=log)
+        yield SimpleNamespace(port=port, kill=kill, process=process)
     finally:
-        stop(signal.SIGTERM)
+        process.terminate()
+        process.wait(30)
+        until(lambda: not listens(port))
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def answers(port: int) -> bool:
@@ -220,7 +229,7 @@ def _a_kill_loses_at_most_a_second(server: SimpleNamespace, state: SimpleNamespa
     load = Load(server.port)
     load.start()
     time.sleep(2.5)
-    server.stop(signal.SIGKILL)
+    server.kill()
     load.join()
     kept = {row["decision_id"] for row in logged(state)}
     answered = [decision for _, decision in load.answers]
@@ -254,6 +263,7 @@ def test_a_bento_holds_the_champion_and_runs_elsewhere(registered: SimpleNamespa
         assert (status, decision["model"]["version"], decision["known"]) == (200, 1, True)
         time.sleep(1)
         assert call(server.port, "POST", "/v1/decide", {"userId": "u3"})[1]["model"]["version"] == 1
+        server.process.kill()  # the worker follows: `served` waits until nobody listens
 
 
 def _everything_is_in_it(bento: Path, state: SimpleNamespace) -> None:

@@ -57,7 +57,7 @@ def test_a_number_that_is_the_label_in_other_words(honest: pd.DataFrame, domain:
 
 def test_being_null_that_gives_the_label_away(honest: pd.DataFrame, domain: Domain) -> None:
     when = np.where(honest["label"] == 1, np.random.default_rng(0).random(len(honest)), np.nan)
-    with pytest.raises(LeakageError, match="clicks_1d: .* alone separates"):
+    with pytest.raises(LeakageError, match=r"clicks_1d: .* alone separates"):
         leakage.check(honest.assign(clicks_1d=when), domain)
 
 

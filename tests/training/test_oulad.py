@@ -13,6 +13,7 @@ from feature_repo.vocabulary import DAY, WEEK
 from tests.training.world import make_rows, shop
 from training import dataset, oulad, tables
 from training.plan import Plan
+from training.splits import Split
 
 COHORTS = ["2013B"] * 2 + ["2013J"] * 2 + ["2014B"] * 3 + ["2014J"] * 3
 
@@ -23,7 +24,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     made["cohort"] = [COHORTS[int(c[1:])] for c in made["cohort"]]
     made["end_us"] = made["anchor_us"] + 5 * WEEK
     made = made.assign(clicks_1d=made["clicks"], last_click_us=made["now_us"] - 1.0, bought=0.0, since_click=1e-6)
-    monkeypatch.setattr(domains, "load", lambda name: shop(lambda _: pa.table({})))
+    monkeypatch.setattr(domains, "load", lambda name: shop(lambda _: pa.table({"end_us": [0]})))
     monkeypatch.setattr(dataset, "observations", lambda settings, now_us, offsets: made)
     monkeypatch.setattr(dataset, "with_features", lambda settings, observed, version: observed)
     return made
@@ -44,9 +45,14 @@ def test_both_splits_are_scored_on_the_same_people(rows: pd.DataFrame) -> None:
 
 
 def test_as_of_learns_only_from_what_had_ended(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[Split] = []
     score = oulad._score
-    monkeypatch.setattr(oulad, "_score", lambda split, plan: seen.append(split) or score(split, plan))
+
+    def noted(split: Split, plan: Plan) -> oulad.Scored:
+        seen.append(split)
+        return score(split, plan)
+
+    monkeypatch.setattr(oulad, "_score", noted)
     oulad._as_of(rows[rows["offset_us"] == 14 * DAY], Plan(trials=1, folds=1))
     assert [set(s.holdout["cohort"]) for s in seen] == [{"2014B"}, {"2014J"}]
     assert all(s.train["end_us"].max() <= s.holdout["now_us"].min() for s in seen)

@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from hypothesis import given
@@ -28,7 +28,7 @@ def test_equal_scores_are_cut_evenly() -> None:
 def test_no_other_cutoffs_are_better(values: list[int]) -> None:
     scores = np.array(values) / 12
     found = choose_cutoffs(scores, 3, smallest=0.1)
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in pairwise(found))
     possible = [cost(scores, pair) for pair in combinations(sorted(set(scores.tolist()))[1:], 2)]
     if any(np.isfinite(possible)):
         assert cost(scores, tuple(found)) <= min(possible) + 1e-9

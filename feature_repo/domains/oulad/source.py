@@ -99,7 +99,7 @@ def ingest(settings: Settings, data: Path | None = None, **_: object) -> Ingeste
     lake.clear()
     with Progress() as progress:
         for what, query in EVENTS.items():
-            task = progress.add_task(f"ingest {what}", total=con.sql(f"select count(*) from ({query})").fetchone()[0])
+            task = progress.add_task(f"ingest {what}", total=len(con.sql(query)))
             for batch in con.sql(_as_lake(query)).to_arrow_reader(BATCH):
                 lake.append_table(pa.Table.from_batches([batch]))
                 progress.advance(task, batch.num_rows)

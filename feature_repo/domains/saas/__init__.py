@@ -10,6 +10,7 @@ from feature_repo.domain import Domain, Label, Segment
 from feature_repo.domains.saas.activation import HORIZON, outcomes
 from feature_repo.domains.saas.features import COLUMNS, ELAPSED, EVENTS, FEATURES
 from feature_repo.domains.saas.filling import ingest
+from feature_repo.domains.saas.truth import attainable
 from feature_repo.vocabulary import DAY, HOUR
 
 DOMAIN = Domain(
@@ -37,4 +38,5 @@ DOMAIN = Domain(
     slices=("device", "referral", "country"),
     ingest=ingest,
     outcomes=outcomes,
+    attainable=attainable,
 )

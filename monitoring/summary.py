@@ -1,0 +1,40 @@
+"""A run's figures as the table that ends it."""
+
+from typing import Any
+
+from rich.table import Table
+
+
+def summary(figures: dict[str, Any]) -> Table:
+    """One row a figure, in the words of the README."""
+    table = Table("what", "came out", title=f"Firstmile: {figures['domain']}", title_justify="left")
+    for what, value in _rows(figures):
+        table.add_row(what, value)
+    return table
+
+
+def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
+    events, features, live = f["events"], f["features"], f["decisions"]
+    refused = sum(events["refused"].values())
+    reasons = ", ".join(f"{name} {n:,}" for name, n in events["refused"].items())
+    attainable = f["attainable_roc_auc"]
+    rows = [
+        ("events", f"{events['accepted']:,} accepted, {refused:,} refused" + (f" ({reasons})" if refused else "")),
+        ("features", f"{features['stored']} stored + {features['elapsed']} elapsed, position {features['position']:,}"),
+        ("candidates, ROC-AUC", ", ".join(f"{name} {auc:.3f}" for name, auc in f["candidates"].items())),
+        ("champion", f"{f['model']['name']} version {f['model']['version']}"),
+        ("ROC-AUC, newest holdout", f"{f['roc_auc']:.3f}" + (f" (attainable {attainable:.3f})" if attainable else "")),
+    ]
+    rows += [
+        (f"day {r['t']}, out of time", f"ROC {r['roc_auc']:.3f}, PR {r['pr_auc']:.3f}, n {r['n']:,}")
+        for r in f.get("out_of_time", [])
+    ]
+    rows += [
+        ("decisions", f"{live['n']:,}, of them {live['known']:,} for known people"),
+        ("segments", ", ".join(f"{name} {n}" for name, n in live["segments"].items())),
+        ("decision p50 / p99", f"{live['p50_ms']} / {live['p99_ms']} ms over HTTP"),
+        ("Bento", f["bento"]),
+        *((name, where) for name, where in f["uis"].items()),
+        ("took", f"{f['seconds']['total']} s"),
+    ]
+    return rows
