@@ -11,7 +11,7 @@ from ibis.expr.types import BooleanValue, IntegerValue, Table, Value
 from feature_repo.domain import Domain
 from feature_repo.history import END, history, matches
 from feature_repo.program import Program
-from feature_repo.terms import all_leaves, amount, occurrences, step_measure, steps, value
+from feature_repo.terms import all_leaves, amount, as_int64, occurrences, step_measure, steps, value
 from feature_repo.vocabulary import (
     Count,
     Distinct,
@@ -105,11 +105,11 @@ def _streams(past: Table, names: dict[Term, str], t: IntegerValue) -> list[Table
         if isinstance(leaf, Sessions | SessionTime):
             found = steps(past.filter(matches(past, leaf.where)), ENTITY, leaf.gap)
             test = found.ts_us > (t - leaf.window if leaf.window else ibis.literal(-END))
-            total = found[step_measure(leaf)].sum(where=test).fill_null(0).cast("int64")
+            total = as_int64(found[step_measure(leaf)].sum(where=test).fill_null(0))
             streams.append(found.group_by("entity").aggregate(**{name: total}))
         if isinstance(leaf, Distinct):
             seen = occurrences(past.filter(_inside(past, leaf, t)), ENTITY, leaf)
-            streams.append(seen.group_by("entity").aggregate(**{name: seen.earlier.isnull().cast("int64").sum()}))
+            streams.append(seen.group_by("entity").aggregate(**{name: seen.count(where=seen.earlier.isnull())}))
     return streams
 
 

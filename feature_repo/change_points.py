@@ -20,6 +20,7 @@ from feature_repo.program import Program
 from feature_repo.terms import (
     all_leaves,
     amount,
+    as_int64,
     base,
     bases,
     occurrences,
@@ -132,9 +133,7 @@ def _distinct(seen: Table, domain: Domain, leaf: Distinct, name: str) -> Table:
     for w in windows_of(domain, leaf):
         measures[f"{name}_in_{w}"] = (found.earlier + w <= found.ts_us).fill_null(True)
         measures[f"{name}_out_{w}"] = (found.later >= found.ts_us + w).fill_null(True)
-    return found.group_by(MOMENT).aggregate(
-        **{n: found.count(where=flag).cast("int64") for n, flag in measures.items()}
-    )
+    return found.group_by(MOMENT).aggregate(**{n: found.count(where=flag) for n, flag in measures.items()})
 
 
 def _firsts(seen: Table, domain: Domain, names: dict[Term, str]) -> Table:
@@ -164,7 +163,7 @@ def _running(moments: Table, domain: Domain, names: dict[Term, str]) -> Table:
                 columns[name] = moments[name].max().over(so_far)
             case _:
                 for column in [c for c in moments.columns if c == name or c.startswith(f"{name}_")]:
-                    columns[column] = moments[column].sum().over(so_far).fill_null(0).cast("int64")
+                    columns[column] = as_int64(moments[column].sum().over(so_far).fill_null(0))
     totals = moments.select("person", "n", **columns)
     for b, name in names.items():
         if isinstance(b, Last):
@@ -194,12 +193,12 @@ def _points(moments: Table, persons: Table, windows: list[int]) -> Table:
     )
     points = points.mutate(ts_us=ibis.greatest(points.ts_us, points.epoch_from))
     points = points.filter(points.ts_us < points.epoch_to)
-    points = points.group_by(MOMENT).aggregate(**{name: points[name].sum().cast("int64") for name in marks.values()})
+    points = points.group_by(MOMENT).aggregate(**{name: as_int64(points[name].sum()) for name in marks.values()})
     so_far = ibis.cumulative_window(group_by="person", order_by="ts_us")
     return points.select(
         *MOMENT,
         following=points.ts_us.lead().over(ibis.window(group_by="person", order_by="ts_us")),
-        **{name: points[name].sum().over(so_far).cast("int64") for name in marks.values()},
+        **{name: as_int64(points[name].sum().over(so_far)) for name in marks.values()},
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import ibis
+from ibis.expr import datatypes as dt
+from ibis.expr import operations as ops
 from ibis.expr.types import Table, Value
 
 from feature_repo.domain import Domain
@@ -51,19 +53,24 @@ def value(term: Term, of_leaf: Callable[[Term], Value]) -> Value:
             total = weighted[0]
             for w in weighted[1:]:
                 total = total + w
-            return total.cast("int64")
+            return as_int64(total)
         case Ratio(numerator=a, denominator=b):
             return value(a, of_leaf).cast("float64") / value(b, of_leaf).nullif(0).cast("float64")
         case _:
             return of_leaf(term)
 
 
+def as_int64(total: Value) -> Value:
+    """A sum as int64. Ibis takes it for one already and leaves a plain cast out; DuckDB's sums are HUGEINT."""
+    return ops.Cast(total, dt.int64).to_expr()
+
+
 def amount(table: Table, leaf: Count | Sum, test: Value) -> Value:
     """Count or sum over the rows of a group that pass a test, int64, 0 where there are none."""
     if isinstance(leaf, Sum):
-        return table[leaf.column].sum(where=test).fill_null(0).cast("int64")
+        return as_int64(table[leaf.column].sum(where=test).fill_null(0))
     counted = test & table[leaf.column].notnull() if leaf.column else test
-    return table.count(where=counted).cast("int64")
+    return table.count(where=counted)
 
 
 def steps(events: Table, key: list[str], gap: int) -> Table:

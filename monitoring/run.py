@@ -188,7 +188,7 @@ def _report(run_: Run) -> None:
     from monitoring.report import report
 
     with run_.step("report"):
-        written = report(run_.settings, run_.at_us)
+        written = report(run_.settings)
     for verdict in written.figures["verdicts"]:
         run_.console.print(f"  {verdict['title']}")
     run_.figures["report"] = str(written.page)

@@ -23,22 +23,34 @@ class Model(Protocol):
     """What a decision needs of a model (training.registry.Model is one)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name in the registry."""
+        ...
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """Version in the registry."""
+        ...
 
     @property
-    def feature_service(self) -> str: ...
+    def feature_service(self) -> str:
+        """The Feast feature service whose rows it takes."""
+        ...
 
     @property
-    def features(self) -> Sequence[str]: ...
+    def features(self) -> Sequence[str]:
+        """Names of the features, in the order of `score_one`."""
+        ...
 
     @property
-    def segments(self) -> Sequence[str]: ...
+    def segments(self) -> Sequence[str]:
+        """Engagement segments, from the lowest score to the highest."""
+        ...
 
     @property
-    def cutoffs(self) -> Sequence[float]: ...
+    def cutoffs(self) -> Sequence[float]:
+        """Scores from which on the next segment begins, one fewer than segments."""
+        ...
 
     def score_one(self, values: Sequence[Value]) -> tuple[float, str]:
         """Probability and segment of one row, in the order of `features`."""

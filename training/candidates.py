@@ -121,7 +121,7 @@ class LightGBM(Candidate):
         learning_rate: float = 0.05,
         leaves: int = 15,
         leaf_rows: int = 40,
-        columns: float = 0.7,
+        columns: float = 1.0,
         rows: float = 0.8,
         l2: float = 5.0,
     ) -> None:

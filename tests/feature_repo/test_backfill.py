@@ -117,6 +117,18 @@ def test_a_kill_between_buckets_loses_nothing(tmp_path, monkeypatch):
     assert rows(once).equals(rows(killed))
 
 
+@pytest.mark.parametrize("name", domains.names())
+def test_rows_have_the_declared_types(name, tmp_path):
+    to = Settings(home=tmp_path, domain=name)
+    append(to, [event("a", 0, T0)])
+    backfill(to, progress=False)
+    schema = pq.read_schema(next(to.features.glob("*.parquet")))
+    declared = {n: t.replace("float64", "double") for n, t in domains.load(name).feature_types.items()}
+    assert {f.name: str(f.type) for f in schema if f.name in declared} == declared
+    times = [str(schema.field(n).type) for n in ("event_timestamp", "created", "valid_until_us")]
+    assert times == ["timestamp[us, tz=UTC]", "timestamp[us, tz=UTC]", "int64"]
+
+
 def test_an_empty_lake_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="make simulate"):
         backfill(settings(tmp_path), progress=False)

@@ -37,8 +37,8 @@ TABLES = {
         for site, day, clicks in ((1, -3, 2), (1, 10, 4), (1, 10, 4), (2, 12, 1))
     ],
     "assessments": [
-        KEYS | {"id_assessment": 7, "assessment_type": "TMA", "date": 12},
-        KEYS | {"id_assessment": 8, "assessment_type": "Exam", "date": None},
+        KEYS | {"id_assessment": 7, "assessment_type": "TMA", "date": 12, "weight": 12.5},
+        KEYS | {"id_assessment": 8, "assessment_type": "Exam", "date": None, "weight": 100.0},
     ],
     "studentAssessment": [
         {"id_assessment": 7, "id_student": 11, "date_submitted": 11, "is_banked": 0, "score": 80},
@@ -69,7 +69,7 @@ def events(settings: Settings) -> list[dict]:
 
 def test_every_row_is_an_event_that_the_contract_accepts_as_it_is(data, settings):
     oulad = domains.load("oulad")
-    assert oulad.ingest(settings, data).accepted == 2 + 3 + 2 + 4
+    assert oulad.ingest(settings, data).accepted == 2 + 2 + 3 + 2 + 4
     for row in events(settings):
         when = datetime.fromtimestamp(row["ts_us"] / 1e6, UTC).isoformat().replace("+00:00", "Z")
         raw = {"type": row["type"], "messageId": row["message_id"], "userId": row["user_id"], "timestamp": when}
@@ -86,7 +86,7 @@ def test_equal_rows_are_two_events_and_a_second_ingest_none(data, settings):
     oulad = domains.load("oulad")
     oulad.ingest(settings, data)
     assert len([e for e in events(settings) if e["ts_us"] == START + 10 * DAY and e["name"] == "Viewed"]) == 2
-    assert oulad.ingest(settings, None).accepted == 11
+    assert oulad.ingest(settings, None).accepted == 13
 
 
 def row(settings: Settings, day: int, student: int) -> dict | None:
@@ -101,6 +101,8 @@ def test_nothing_after_a_day_is_in_its_features(data, settings):
     assert row(settings, 10, 11)["clicks"] == 10
     assert (row(settings, 18, 11)["scores"], row(settings, 19, 11)["scores"]) == (0, 1)  # seven days after day 12
     assert (row(settings, 275, 11)["scores"], row(settings, 276, 11)["scores"]) == (1, 2)  # 269 + 7
+    assert [row(settings, d, 11)["overdue_weight"] for d in (10, 11, 12)] == [0, -125, 0]
+    assert [row(settings, d, 12)["overdue"] for d in (11, 12, 30)] == [0, 1, 0]
     assert row(settings, 4, 12) is None
     assert row(settings, 5, 12)["imd_band"] is None
     assert row(settings, 300, 13) is None

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from feature_repo import domains
-from feature_repo.domains.saas import DOMAIN, outcomes, truth
+from feature_repo.domains.saas import DOMAIN, truth
 from feature_repo.domains.saas.clock import activity, age, instant
 from feature_repo.domains.saas.delivery import FAULTS
 from feature_repo.domains.saas.kinds import KINDS, NAMES
@@ -282,7 +282,7 @@ def test_ingest_starts_over_after_a_crash(settings: Settings, monkeypatch: pytes
             raise KeyboardInterrupt
         return append(lake, events)
 
-    monkeypatch.setattr("feature_repo.domains.saas.filling.BATCH", 1_000)
+    monkeypatch.setattr("feature_repo.intake.BATCH", 1_000)
     monkeypatch.setattr(Lake, "append", crash)
     with pytest.raises(KeyboardInterrupt):
         DOMAIN.ingest(settings, end_us=END, **SMALL)
@@ -312,7 +312,7 @@ def test_ingest_takes_no_data(settings: Settings, tmp_path: Path) -> None:
 
 def test_outcomes_tell_what_is_true(settings: Settings) -> None:
     DOMAIN.ingest(settings, end_us=END, **(SMALL | {"users": 150}))
-    came = outcomes(settings).to_pandas()
+    came = DOMAIN.outcomes(settings).to_pandas()
     true = truth.read(settings).to_pandas().set_index("user_id").loc[came["user_id"]].reset_index()
     assert came["user_id"].is_monotonic_increasing and came["user_id"].is_unique
     assert len(came) >= 148

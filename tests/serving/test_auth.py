@@ -39,7 +39,7 @@ def test_keys_come_from_the_environment() -> None:
 
 @pytest.mark.parametrize("keys", ["short", f"{KEY},short", "k" * 20 + "\n" + "k", "schlüssel" * 4, "two words " * 4])
 def test_unusable_keys_are_refused(keys: str) -> None:
-    with pytest.raises(KeysError, match="FIRSTMILE_SERVER_KEYS: key [12] "):
+    with pytest.raises(KeysError, match=r"FIRSTMILE_SERVER_KEYS: key [12] "):
         Keys.from_environment({"FIRSTMILE_SERVER_KEYS": keys})
 
 
@@ -73,5 +73,5 @@ def test_address_without_keys(host: str, loopback: bool) -> None:
     if loopback:
         assert "FIRSTMILE_SERVER_KEYS" in (check_address(host, Keys()) or "")
     else:
-        with pytest.raises(KeysError, match="refusing to listen on .* without server keys"):
+        with pytest.raises(KeysError, match=r"refusing to listen on .* without server keys"):
             check_address(host, Keys())

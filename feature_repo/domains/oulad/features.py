@@ -12,6 +12,7 @@ from feature_repo.vocabulary import (
     Initial,
     Last,
     LastTime,
+    Linear,
     Ratio,
     Sum,
     mean,
@@ -21,7 +22,14 @@ from feature_repo.vocabulary import (
 
 EVENTS = {
     "Viewed": {"site": "string", "activity": "string", "clicks": "int64"},
-    "Submitted": {"assessment": "string", "kind": "string", "days_early": "int64", "banked": "int64"},
+    "Due": {"assessment": "string", "kind": "string", "weight": "int64"},
+    "Submitted": {
+        "assessment": "string",
+        "kind": "string",
+        "days_early": "int64",
+        "banked": "int64",
+        "weight": "int64",
+    },
     "Scored": {"assessment": "string", "score": "int64"},
 }
 
@@ -32,6 +40,7 @@ COLUMNS = (
     Column("days_early", "properties.days_early", "int64"),
     Column("banked", "properties.banked", "int64"),
     Column("score", "properties.score", "int64"),
+    Column("weight", "properties.weight", "int64"),
     Column("module", "traits.module"),
     Column("gender", "traits.gender"),
     Column("region", "traits.region"),
@@ -43,9 +52,9 @@ COLUMNS = (
     Column("credits", "traits.credits", "int64"),
 )
 
-VIEWED, SUBMITTED, SCORED = where(name="Viewed"), where(name="Submitted"), where(name="Scored")
+VIEWED, DUE, SUBMITTED, SCORED = (where(name=n) for n in ("Viewed", "Due", "Submitted", "Scored"))
 SIGNED_UP = where(type="identify")
-EARLY = where(name="Submitted", banked=0)
+OWN = where(name="Submitted", banked=0)
 
 
 def viewed(activity: str) -> tuple[tuple[str, tuple[str | int, ...]], ...]:
@@ -82,10 +91,21 @@ FEATURES = (
     Feature("submissions", Count(SUBMITTED), "assessments handed in", "assessments"),
     Feature("submissions_2w", Count(SUBMITTED, window=2 * WEEK), "handed in within the last 14 days", "assessments"),
     Feature("banked_submissions", Count(where(name="Submitted", banked=1)), "carried over from before", "assessments"),
-    Feature("mean_days_early", mean("days_early", EARLY), "mean days before the deadline", "days"),
+    Feature("due", Count(DUE), "assessments whose deadline has passed", "assessments"),
+    Feature("overdue", Linear(((Count(DUE), 1), (Count(SUBMITTED), -1))), "due less handed in; below 0: ahead"),
+    Feature("overdue_own", Linear(((Count(DUE), 1), (Count(OWN), -1))), "the same without what was carried over"),
+    Feature(
+        "overdue_weight",
+        Linear(((Sum("weight", DUE), 1), (Sum("weight", SUBMITTED), -1))),
+        "weight of what is due less weight of what was handed in",
+        "thousandths of the mark",
+    ),
+    Feature("mean_days_early", mean("days_early", OWN), "mean days before the deadline", "days"),
     Feature("scores", Count(SCORED), "scores known", "scores"),
     Feature("mean_score", mean("score", SCORED), "mean of the scores known", "points of 100"),
     Feature("last_score", Last("score", SCORED), "the last score known", "points of 100"),
+    Feature("last_due_at", LastTime(DUE), "the last deadline", "µs since 1970 UTC"),
+    Feature("last_submission_at", LastTime(OWN), "when something was last handed in", "µs since 1970 UTC"),
     Feature("registered_at", FirstTime(SIGNED_UP), "when the enrolment began", "µs since 1970 UTC"),
     Feature("first_click_at", FirstTime(VIEWED), "first day with a click", "µs since 1970 UTC"),
     Feature("last_click_at", LastTime(VIEWED), "last day with a click", "µs since 1970 UTC"),
@@ -105,5 +125,7 @@ FEATURES = (
 ELAPSED = (
     Elapsed("seconds_since_registration", "registered_at", "time since registration"),
     Elapsed("seconds_since_first_click", "first_click_at", "time since the first day with a click"),
+    Elapsed("seconds_since_last_due", "last_due_at", "time since the last deadline"),
+    Elapsed("seconds_since_last_submission", "last_submission_at", "time since something was last handed in"),
     Elapsed("seconds_since_last_click", "last_click_at", "time since the last day with a click"),
 )

@@ -3,15 +3,20 @@
 kinds.py, people.py     who they are and what becomes of them       clock.py    the rhythm of day and week
 behaviour.py            what they do                                delivery.py how that arrives
 simulator.py            all of it: `simulate()`                     truth.py    what is true, and attainable
-features.py             what the product knows of them              filling.py, activation.py  to the lake and from it
+features.py             what the product knows of them              filling.py  to the lake
 """
 
+from functools import partial
+
 from feature_repo.domain import Domain, Label, Segment
-from feature_repo.domains.saas.activation import HORIZON, outcomes
-from feature_repo.domains.saas.features import COLUMNS, ELAPSED, EVENTS, FEATURES
+from feature_repo.domains.saas.features import COLUMNS, ELAPSED, EVENTS, FEATURES, PUBLISHED, SIGNED_UP
 from feature_repo.domains.saas.filling import ingest
+from feature_repo.domains.saas.people import HORIZON_DAYS
 from feature_repo.domains.saas.truth import attainable
+from feature_repo.outcomes import outcomes_of_events
 from feature_repo.vocabulary import DAY, HOUR
+
+HORIZON = HORIZON_DAYS * DAY
 
 DOMAIN = Domain(
     name="saas",
@@ -37,6 +42,6 @@ DOMAIN = Domain(
     ),
     slices=("device", "referral", "country"),
     ingest=ingest,
-    outcomes=outcomes,
+    outcomes=partial(outcomes_of_events, anchor=SIGNED_UP, outcome=PUBLISHED, horizon=HORIZON),
     attainable=attainable,
 )

@@ -4,20 +4,17 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow.parquet as pq
 
-from feature_repo.domain import Domain, Ingested
+from feature_repo.domain import Ingested
 from feature_repo.domains.saas import truth
-from feature_repo.domains.saas.delivery import Raw
 from feature_repo.domains.saas.people import Effects
 from feature_repo.domains.saas.simulator import DAYS, simulate
+from feature_repo.intake import take_in
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import HOUR
 
@@ -25,7 +22,6 @@ DONE = "simulation.json"
 """What was simulated and what came of it; written last: while it is missing, the lake holds no finished simulation."""
 BEGUN = "simulation.begun.json"
 """Written first: what the lake holds is the beginning of this simulation, and may be thrown away."""
-BATCH = 50_000
 
 
 def ingest(
@@ -57,8 +53,10 @@ def ingest(
     if end_us is None:
         end_us = time.time_ns() // 1000 // HOUR * HOUR
     _start_over(settings, asked | {"end_us": end_us})
+    from feature_repo.domains.saas import DOMAIN
+
     simulation = simulate(users, seed, end_us, days, effects, assignment)
-    ingested = _fill(settings, simulation, len(simulation), progress)
+    ingested = take_in(settings, DOMAIN, simulation, len(simulation), progress)
     pq.write_table(simulation.truth, settings.state / truth.FILE)
     result = {"accepted": ingested.accepted, "refused": dict(ingested.refused)}
     _write(settings.state / DONE, asked | {"end_us": end_us} | result)
@@ -118,50 +116,6 @@ def _start_over(settings: Settings, parameters: dict[str, Any]) -> None:
     lake.clear()
     if settings.quarantine.exists():
         shutil.rmtree(settings.quarantine)
-
-
-def _fill(settings: Settings, events: Iterable[tuple[Raw, int]], total: int, progress: bool) -> Ingested:
-    """Raw events -> parse -> lake, in batches; what is refused goes to the quarantine."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from feature_repo.domains.saas import DOMAIN
-    from feature_repo.lake import Lake
-    from feature_repo.quarantine import Quarantine
-
-    lake, quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
-    accepted, refused = 0, Counter[str]()
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
-        task = bar.add_task("simulating", total=total)
-        for batch in _batches(events, BATCH):
-            good = _parsed(batch, DOMAIN, quarantine, refused)
-            lake.append(good)
-            accepted += len(good)
-            bar.advance(task, len(batch))
-    quarantine.flush()
-    return Ingested(accepted, dict(sorted(refused.items())))
-
-
-def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:
-    source = iter(events)
-    while batch := list(islice(source, size)):
-        yield batch
-
-
-def _parsed(batch: list[tuple[Raw, int]], domain: Domain, quarantine: Any, refused: Counter[str]) -> list[Any]:
-    """The accepted events of a batch; counts the others by reason."""
-    from feature_repo.events import Refusal, parse
-
-    good = []
-    for sent, received_us in batch:
-        raw = sent if isinstance(sent, bytes) else msgspec.json.encode(sent)  # as it would come: parsed fastest
-        event = parse(raw, domain, received_us)
-        if isinstance(event, Refusal):
-            quarantine.add(raw, event, received_us)
-            refused[str(event.reason)] += 1
-        else:
-            good.append(event)
-    return good
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -1,0 +1,77 @@
+"""The door: raw events in, through the contract, to the lake or the quarantine."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from feature_repo.domain import Domain, Ingested
+from feature_repo.events import Event, Refusal, parse
+from feature_repo.lake import Lake
+from feature_repo.quarantine import Quarantine
+from feature_repo.settings import Settings, now_us
+
+Raw = bytes | dict[str, Any]
+BATCH = 50_000
+
+
+def take_in(
+    settings: Settings,
+    domain: Domain,
+    events: Iterable[tuple[Raw, int]],
+    total: int | None = None,
+    progress: bool = True,
+) -> Ingested:
+    """Parse (raw, received_us) pairs in order; the accepted go to the lake, the others as they came to the quarantine.
+
+    total: how many there are, for the bar.
+    """
+    lake, quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
+    accepted, refused = 0, Counter[str]()
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("events", total=total)
+        for batch in _batches(events, BATCH):
+            good = _parsed(batch, domain, quarantine, refused)
+            lake.append(good)
+            accepted += len(good)
+            bar.advance(task, len(batch))
+    quarantine.flush()
+    return Ingested(accepted, dict(sorted(refused.items())))
+
+
+def take_in_files(settings: Settings, domain: Domain, folder: Path | None) -> Ingested:
+    """Every line of every `*.jsonl` file of a folder, one event a line; lines seen before count once.
+
+    Raises:
+        ValueError: no folder was given, or it holds no such file.
+    """
+    files = sorted(folder.glob("*.jsonl")) if folder else []
+    if not files:
+        raise ValueError(f"{domain.name}: expected DATA=<a folder with *.jsonl files, one event a line>; came {folder}")
+    lines = (line for file in files for line in file.read_bytes().splitlines() if line.strip())
+    return take_in(settings, domain, ((line, now_us()) for line in lines))
+
+
+def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:
+    source = iter(events)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _parsed(batch: list[tuple[Raw, int]], domain: Domain, quarantine: Quarantine, refused: Counter[str]) -> list[Event]:
+    """The accepted events of a batch; counts the others by reason."""
+    good = []
+    for sent, received_us in batch:
+        raw = sent if isinstance(sent, bytes) else msgspec.json.encode(sent)  # as it would come: parsed fastest
+        event = parse(raw, domain, received_us)
+        if isinstance(event, Refusal):
+            quarantine.add(raw, event, received_us)
+            refused[str(event.reason)] += 1
+        else:
+            good.append(event)
+    return good
