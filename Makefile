@@ -52,7 +52,7 @@ lint: $(READY) ## Style and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 bench: $(READY) ## Ratios against what one would do instead, into bench.json
-	@$(PY) -m monitoring bench $(if $(DATA),--data "$(DATA)") $(ARGS)
+	@$(PY) -m tests.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 wheel: $(READY) ## Build the wheel into dist/
 	@$(PY) -m build --wheel --no-isolation --outdir dist .

@@ -28,6 +28,8 @@ from feature_repo.settings import Settings
 
 BOOKMARK = "backfill.json"
 EVENTS_AT_ONCE = 400_000
+OFFLINE_ROW = """user_id, make_timestamptz(ts_us) as event_timestamp, make_timestamptz(position) as created,
+    valid_until_us, position as applied_position, * exclude (user_id, ts_us, position, valid_until_us, person)"""
 EVENT = ", ".join(n for n in SCHEMA.names if n != "content_hash")
 
 
@@ -82,9 +84,9 @@ def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> 
 
 
 def fingerprint(domain: Domain) -> str:
-    """Changes when any feature's computation does: a hash of the compiled program."""
+    """Changes when the rows do: a hash of the compiled program and of their layout."""
     program = compiled(domain.name)
-    return hashlib.sha256(json.dumps([program.steps, program.result]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([program.steps, program.result, OFFLINE_ROW]).encode()).hexdigest()[:16]
 
 
 def _bookmark(settings: Settings, print_of: str) -> int:
@@ -206,8 +208,7 @@ def _compute(con: Backend, program: Compiled, people: _People) -> int:
     """Make `computed`: the offline rows of the people, with their bucket; returns how many."""
     result = program.run(con.raw_sql)
     con.raw_sql(f"""create or replace temp table computed as
-        select user_id, make_timestamptz(ts_us) as event_timestamp, make_timestamptz(position) as created,
-            valid_until_us, * exclude (user_id, ts_us, position, valid_until_us, person),
+        select {OFFLINE_ROW},
             {bucket_of("user_id", people.buckets)} as bucket, person
         from ({result}) where {people.include("user_id")}""")
     return int(con.raw_sql("select count(*) from computed").fetchone()[0])

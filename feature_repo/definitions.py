@@ -19,12 +19,14 @@ Object = Entity | FileSource | FeatureView | RequestSource | OnDemandFeatureView
 
 VALID_UNTIL = "valid_until_us"
 """Stored beside the features, in no service: when the row's values change by themselves (µs; null: never)."""
+APPLIED = "applied_position"
+"""Stored beside the features, in no service: the newest log position among the person's events when it was computed."""
 NOW = "now_us"
 """The time of asking, µs: request data online, a column of the entity rows offline."""
 
 
 def view_name(domain: Domain) -> str:
-    """Name of the view that holds the stored features and VALID_UNTIL."""
+    """Name of the view that holds the stored features, VALID_UNTIL and APPLIED."""
     return f"{domain.name}_user"
 
 
@@ -84,11 +86,17 @@ def _view(domain: Domain, user: Entity, source: FileSource) -> FeatureView:
         description="When these values change with no new event.",
         tags={"unit": "µs since 1970 UTC", "null": "never"},
     )
+    applied = Field(
+        name=APPLIED,
+        dtype=Int64,
+        description="The newest of the person's events that these values know.",
+        tags={"unit": "log position", "null": "never null"},
+    )
     return FeatureView(
         name=view_name(domain),
         entities=[user],
         ttl=timedelta(0),
-        schema=[Field(name="user_id", dtype=String), *fields, until],
+        schema=[Field(name="user_id", dtype=String), *fields, until, applied],
         source=source,
         online=True,
         description=f"{domain.title}: what is known of a person.",

@@ -1,5 +1,6 @@
 """The door: raw events in, through the contract, to the lake or the quarantine."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -45,7 +46,9 @@ def take_in(
 
 
 def take_in_files(settings: Settings, domain: Domain, folder: Path | None) -> Ingested:
-    """Every line of every `*.jsonl` file of a folder, one event a line; lines seen before count once.
+    """What is new in the `*.jsonl` files of a folder, one event a line; they may have grown since the last time.
+
+    Returns the counts of all times. A kill in between makes some lines come twice, which changes nothing but counts.
 
     Raises:
         ValueError: no folder was given, or it holds no such file.
@@ -53,8 +56,24 @@ def take_in_files(settings: Settings, domain: Domain, folder: Path | None) -> In
     files = sorted(folder.glob("*.jsonl")) if folder else []
     if not files:
         raise ValueError(f"{domain.name}: expected DATA=<a folder with *.jsonl files, one event a line>; came {folder}")
-    lines = (line for file in files for line in file.read_bytes().splitlines() if line.strip())
-    return take_in(settings, domain, ((line, now_us()) for line in lines))
+    bookmark = settings.state / "intake.json"
+    held: dict[str, Any] = {"bytes": {}, "accepted": 0, "refused": {}}
+    if bookmark.exists():
+        held = json.loads(bookmark.read_text())
+    for file in files:
+        known = held["bytes"].get(file.name, 0)
+        new = file.read_bytes()[known:]
+        whole = new[: new.rfind(b"\n") + 1]
+        lines = ((line, now_us()) for line in whole.splitlines() if line.strip())
+        taken = take_in(settings, domain, lines)
+        held["bytes"][file.name] = known + len(whole)
+        held["accepted"] += taken.accepted
+        held["refused"] = dict(Counter(held["refused"]) + Counter(taken.refused))
+        bookmark.parent.mkdir(parents=True, exist_ok=True)
+        part = bookmark.with_suffix(".part")
+        part.write_text(json.dumps(held))
+        part.rename(bookmark)
+    return Ingested(held["accepted"], held["refused"])
 
 
 def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:

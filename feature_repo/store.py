@@ -212,12 +212,12 @@ def read_online(
 ) -> list[dict[str, Any] | None]:
     """The stored values of each person by name, null as None; None for somebody unknown.
 
-    features: names of stored features; default: all, and valid_until_us.
+    features: names of stored features; default: all, and what is stored beside them.
     """
-    from feature_repo.definitions import VALID_UNTIL
+    from feature_repo.definitions import APPLIED, VALID_UNTIL
 
     view = _view(store, domain)
-    types = domain.feature_types | {VALID_UNTIL: "int64"}
+    types = domain.feature_types | {VALID_UNTIL: "int64", APPLIED: "int64"}
     fields = {name: VALUE_FIELDS[types[name]] for name in (features or types)}
     found = store._get_provider().online_read(store.config, view, entity_keys(user_ids), list(fields))
     return [None if values is None else _plain(values, fields) for _, values in found]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from feature_repo.vocabulary import WEEK
+from serving import decision_log
 
 NOBODY = "no segment"
 """What decisions for people nobody has seen are counted under."""
@@ -66,12 +67,7 @@ def newest(folder: Path) -> int | None:
 
 def _read(folder: Path) -> pd.DataFrame:
     """All decisions in the log, the columns that the report reads."""
-    import pyarrow.dataset as ds
-
-    files = sorted(str(path) for path in folder.glob("*.parquet"))
-    if not files:
-        return pd.DataFrame(columns=COLUMNS)
-    return ds.dataset(files, format="parquet").to_table(columns=COLUMNS).to_pandas()
+    return decision_log.read(folder, COLUMNS).to_pandas()
 
 
 def _counts(values: "pd.Series[Any]") -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The whole loop once, from events to the weekly page: what `make run` does.
 
-    ingest ─► backfill ─► train ─► promote ─► build the Bento ─► serve and decide over HTTP ─► report ─► run.json
+ingest ─► backfill ─► train ─► promote ─► build the Bento ─► serve and decide over HTTP ─► report ─► run.json
 """
 
 import json
@@ -216,5 +216,3 @@ def _state(run_: Run) -> str:
     """What `make` needs to find this run's state."""
     words = "" if run_.settings.domain == "saas" else f" DOMAIN={run_.settings.domain}"
     return words if run_.settings.home.name == "var" else f"{words} STATE={run_.settings.home}"
-
-

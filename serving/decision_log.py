@@ -52,6 +52,16 @@ SCHEMA = pa.schema(
 model; `features` (JSON object of the served values), `event_us`: null for an unknown user; `applied_position`: null
 where the store that was read does not keep it."""
 
+
+def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """All decisions in a log, also while it is written: a file may be replaced at any moment, so it is opened once."""
+    tables = [SCHEMA.empty_table().select(list(columns or SCHEMA.names))]
+    for path in sorted(folder.glob("*.parquet")):
+        with path.open("rb") as file:
+            tables.append(pq.read_table(file, columns=columns))
+    return pa.concat_tables(tables)
+
+
 CAPACITY = 100_000
 INTERVAL_S = 0.4
 ROWS = 50_000

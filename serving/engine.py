@@ -6,7 +6,6 @@ ids -> [features online] -> rows whose window has ended -> [rows in force, offli
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from feature_repo.domain import Label
+from feature_repo.settings import now_us
 from serving.decide import Asked, Receipt, Snapshot, Unavailable, decide, decision_id
 from serving.decision_log import DecisionLog
 from serving.explain import explained
@@ -51,11 +51,6 @@ class Reader(Protocol):
     def in_force(self, rows: dict[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
         """For people whose online row has ended: the rows in force now."""
         ...
-
-
-def now_us() -> int:
-    """The clock: µs since 1970 UTC."""
-    return time.time_ns() // 1_000
 
 
 def rfc3339(at_us: int) -> str:

@@ -22,8 +22,8 @@ from feature_repo.settings import Settings
 from serving.decide import Snapshot, Value
 from serving.offline import OfflineRows
 
-VALID_UNTIL = "valid_until_us"
-"""The column of the offline rows and the field of the view that feature_repo.definitions calls VALID_UNTIL."""
+VALID_UNTIL, APPLIED = "valid_until_us", "applied_position"
+"""The columns of the offline rows and fields of the view that feature_repo.definitions calls so."""
 RETRY_S = 5.0
 REMEMBERED = 5_000
 """People whose row in force is kept in memory, of those whose online row has ended."""
@@ -107,7 +107,8 @@ class Reader:
         return renewed
 
     def _snapshot(self, user: str, values: dict[str, Value], event_us: int, now_us: int) -> Snapshot:
-        row = Snapshot(values, event_us, None, _integer(values.pop(VALID_UNTIL, None)))
+        applied, until = _integer(values.pop(APPLIED, None)), _integer(values.pop(VALID_UNTIL, None))
+        row = Snapshot(values, event_us, applied, until)
         if self.ended(row, now_us):
             row = self._recall(user, row, now_us) or row
         return self._with_elapsed(row, now_us)

@@ -139,13 +139,13 @@ class LightGBM(Candidate):
     def suggest(cls, trial: "Trial") -> dict[str, Any]:
         """Size and pace of the trees, and how much of the data each one sees."""
         return {
-            "trees": trial.suggest_int("trees", 40, 240, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.12, log=True),
-            "leaves": trial.suggest_int("leaves", 4, 31, log=True),
-            "leaf_rows": trial.suggest_int("leaf_rows", 10, 120, log=True),
-            "columns": trial.suggest_float("columns", 0.3, 1.0),
+            "trees": trial.suggest_int("trees", 80, 300, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.08, log=True),
+            "leaves": trial.suggest_int("leaves", 4, 16, log=True),
+            "leaf_rows": trial.suggest_int("leaf_rows", 30, 150, log=True),
+            "columns": trial.suggest_float("columns", 0.2, 0.6),
             "rows": trial.suggest_float("rows", 0.5, 1.0),
-            "l2": trial.suggest_float("l2", 0.1, 50.0, log=True),
+            "l2": trial.suggest_float("l2", 1.0, 50.0, log=True),
         }
 
     def _settings(self) -> dict[str, Any]:

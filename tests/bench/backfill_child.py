@@ -46,7 +46,7 @@ def direct(settings: Settings) -> Callable[[], int]:
             con.execute(f"create or replace temp table ev as select {EVENT} from read_parquet([{names}])")
             result = program.run(con.execute)
             query = f"""select user_id, make_timestamptz(ts_us) as event_timestamp,
-                make_timestamptz(position) as created, valid_until_us,
+                make_timestamptz(position) as created, valid_until_us, position as applied_position,
                 * exclude (user_id, ts_us, position, valid_until_us, person)
                 from ({result}) order by person, event_timestamp"""
             target = literal(str(out / f"{number:04d}.parquet"))

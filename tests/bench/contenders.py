@@ -83,16 +83,20 @@ def _decide(stack: ExitStack, settings: Settings, model: EngagementModel, people
     port = live.free_port()
     stack.enter_context(live.service(settings, port))
     bodies = [{"userId": user} for user in people]
-    return [Contender("decide", "`/v1/decide`", port, "/v1/decide", bodies, lambda a: a["score"])]
+    return [Contender("decide", "`/v1/decide`", port, "/v1/decide", bodies, _score)]
 
 
 def _plain(stack: ExitStack, settings: Settings, model: EngagementModel, people: list[str]) -> list[Contender]:
     port = _bento(stack, settings, "plain_service:Plain")
     bodies = [{"user_id": user} for user in people]
-    plain = "(a) plain Bento: `get_online_features().to_df()`, "
+    ways = {
+        "plain": ("/pyfunc", "pyfunc `predict`"),
+        "bare": ("/bare", "the model's own `predict`"),
+        "fast": ("/fast", "the model's path for one row"),
+    }
     return [
-        Contender("plain", f"{plain}pyfunc `predict`", port, "/pyfunc", bodies, lambda a: a["score"]),
-        Contender("bare", f"{plain}the model's own `predict`", port, "/bare", bodies, lambda a: a["score"]),
+        Contender(key, f"(a) plain Bento: `to_df()`, {words}", port, path, bodies, _score)
+        for key, (path, words) in ways.items()
     ]
 
 
@@ -133,6 +137,10 @@ def _empty(stack: ExitStack, settings: Settings, model: EngagementModel, people:
         Contender("empty_api", "(d) an empty Bento endpoint, `@bentoml.api`", api, "/empty", bodies),
         Contender("empty_asgi", "(d) an empty Bento endpoint, mounted ASGI", asgi, "/empty", bodies),
     ]
+
+
+def _score(answer: Any) -> float:
+    return float(answer["score"])
 
 
 def features(settings: Settings, model: EngagementModel, people: list[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 import msgspec
@@ -13,13 +13,13 @@ from tests.bench import states
 from tests.bench.contenders import Contender, started
 from tests.bench.figures import Cell, Check, Result, Table, alternated, paired, quantile
 from tests.bench.load import Load, Plan
-from tests.bench.options import Options, steps
+from tests.bench.options import Options, Step, steps
 
 TITLE = "Decide"
 ROUNDS = 5
 CONNECTIONS = (1, 8)
 PEOPLE = 500
-TARGETS = {"plain": 3.0, "bare": None, "feast": 1.0, "mlflow": 1.0, "empty_api": None, "empty_asgi": None}
+TARGETS = {"plain": 3.0, "bare": 3.0, "fast": None, "feast": 1.0, "mlflow": 1.0, "empty_api": None, "empty_asgi": None}
 """Least requests/s of /v1/decide in times of the contender's; None: shown only."""
 SCORES_ALIKE = 0.9
 """Share of people for whom everybody must give the same score: elapsed time goes on between two answers."""
@@ -34,21 +34,11 @@ def measure(options: Options) -> Result:
     model = registry.load(settings)
     people = known(settings)
     many = options.rounds or ROUNDS
-    rounds: list[Round] = []
     with options.bar() as progress:
-        step = steps(progress, "decide", many * len(CONNECTIONS) * 7 + 5)
+        step = steps(progress, "decide", many * len(CONNECTIONS) * (len(TARGETS) + 1) + 5)
         with started(settings, model, people, step) as contenders:
             alike = agree(contenders, range(0, len(people), max(1, len(people) // 20)))
-            requests = {c.key: c.requests() for c in contenders}
-            by_key = {c.key: c for c in contenders}
-            for number in range(many):
-                for connections in CONNECTIONS:
-                    for key in alternated(list(by_key), number):
-                        step(f"{key}, {connections} connections, round {number + 1}")
-                        asked = Plan(by_key[key].port, connections, options.seconds, requests[key])
-                        rounds.append(
-                            {"round": number + 1, "which": key, "connections": connections} | _row(_load(asked))
-                        )
+            rounds = [row for number in range(many) for row in _round(contenders, number, options.seconds, step)]
     kind = type(model.candidate).__name__
     notes = [
         f"Champion: {kind}, {len(model.features)} features; {len(people)} people in turn; {options.seconds:g} s a "
@@ -56,6 +46,16 @@ def measure(options: Options) -> Result:
         f"The load generator was busy at most {max(float(r['busy'] or 0) for r in rounds):.0%} of a core.",
     ]
     return Result(TITLE, checks(rounds), [table(rounds, contenders)], notes, rounds)
+
+
+def _round(contenders: Sequence[Contender], number: int, seconds: float, step: Step) -> Iterator[Round]:
+    """Every contender once at each number of connections."""
+    by_key = {c.key: c for c in contenders}
+    for connections in CONNECTIONS:
+        for key in alternated(list(by_key), number):
+            step(f"{key}, {connections} connections, round {number + 1}")
+            load = _load(Plan(by_key[key].port, connections, seconds, by_key[key].requests()))
+            yield {"round": number + 1, "which": key, "connections": connections, **_figures(load)}
 
 
 def known(settings: Settings) -> list[str]:
@@ -101,7 +101,7 @@ def _load(plan: Plan) -> Load:
     return msgspec.json.decode(done.stdout, type=Load)
 
 
-def _row(load: Load) -> Round:
+def _figures(load: Load) -> Round:
     answers = load.latencies_ms
     return {
         "requests": len(answers),
@@ -120,8 +120,9 @@ def of(rounds: Sequence[Round], key: str, connections: int, what: str) -> list[f
 def checks(rounds: Sequence[Round]) -> list[Check]:
     """Requests/s of /v1/decide in times of each contender's, at every number of connections."""
     words = {
-        "plain": "(a) plain Bento",
-        "bare": "(a) the same without pyfunc",
+        "plain": "(a) plain Bento, pyfunc",
+        "bare": "(a) plain Bento, no pyfunc",
+        "fast": "(a) plain Bento, our fast path",
         "feast": "(b) `feast serve`",
         "mlflow": "(c) `mlflow models serve`",
         "empty_api": "(d) empty `@bentoml.api`",
@@ -130,7 +131,7 @@ def checks(rounds: Sequence[Round]) -> list[Check]:
     found = []
     for key, target in TARGETS.items():
         for n in CONNECTIONS:
-            name = f"requests/s of `/v1/decide`, against {words[key]}, {n} connection{'s' * (n > 1)}"
+            name = f"requests/s against {words[key]}, {n} connection{'s' * (n > 1)}"
             found.append(paired(name, of(rounds, "decide", n, "rps"), of(rounds, key, n, "rps"), target, at_most=False))
     return found
 

@@ -90,11 +90,10 @@ def highest(name: str, values: Sequence[float], target: float, unit: str) -> Che
 
 
 def alternated(names: Sequence[str], round_: int) -> list[str]:
-    """The order of a round: each next one begins one further, and every second one runs backwards.
+    """The order of a round: each begins with the next one, and every second round goes backwards.
 
-    >>> [alternated(["a", "b"], r) for r in range(3)]
-    [['a', 'b'], ['b', 'a'], ['b', 'a']]
+    >>> [alternated(["a", "b", "c"], r) for r in range(3)]
+    [['a', 'b', 'c'], ['b', 'a', 'c'], ['c', 'a', 'b']]
     """
-    start = (round_ + 1) // 2 % len(names)
-    turned = [*names[start:], *names[:start]]
-    return turned[::-1] if round_ % 2 and len(names) > 2 else turned
+    step = -1 if round_ % 2 else 1
+    return [names[(round_ + step * i) % len(names)] for i in range(len(names))]

@@ -8,10 +8,14 @@ import asyncio
 import sys
 import time
 from base64 import b64decode
+from typing import cast
 
 import httptools
 import msgspec
 import uvloop
+
+SILENCE_S = 30
+"""How long after the end to wait for the last answers."""
 
 
 class Plan(msgspec.Struct):
@@ -64,8 +68,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._ask()
 
     def _ask(self) -> None:
@@ -75,7 +78,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of an answer."""
-        self.parser.feed_data(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"no HTTP: {error}")
 
     def on_body(self, body: bytes) -> None:
         """Kept for the message of an error."""
@@ -104,7 +110,7 @@ async def load(plan: Plan) -> Load:
     """Ask for `seconds`, over `connections` at once.
 
     Raises:
-        RuntimeError: an answer was no 200, or a connection was closed.
+        RuntimeError: an answer was no 200, or a connection was closed. TimeoutError: an answer did not come.
     """
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
@@ -114,7 +120,8 @@ async def load(plan: Plan) -> Load:
     opened = [
         await loop.create_connection(lambda: Connection(asked), "127.0.0.1", plan.port) for _ in range(plan.connections)
     ]
-    await asyncio.gather(*(connection.done for _, connection in opened))
+    answered = asyncio.gather(*(connection.done for _, connection in opened))
+    await asyncio.wait_for(answered, plan.warm_s + plan.seconds + SILENCE_S)
     busy = (time.process_time() - cpu) / (time.perf_counter() - began)
     return Load(asked.latencies_ms, asked.last - start, busy)
 

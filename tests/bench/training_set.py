@@ -79,8 +79,8 @@ def _ways(settings: Settings, asked: pd.DataFrame) -> dict[str, Way]:
     return {
         SERVICE: lambda: store.get_historical_features(entity_df=asked, features=service).to_df(),
         DATASET: lambda: dataset.with_features(settings, asked),
-        ASOF: lambda: _duckdb(asked, asof_sql(names, rows)),
-        KEYS_FIRST: lambda: _duckdb(asked, keys_first_sql(names, rows)),
+        ASOF: lambda: _duckdb(settings, asked, asof_sql(names, rows)),
+        KEYS_FIRST: lambda: _duckdb(settings, asked, keys_first_sql(names, rows)),
     }
 
 
@@ -92,16 +92,16 @@ def asof_sql(names: str, rows: str) -> str:
 
 def keys_first_sql(names: str, rows: str) -> str:
     """The same rows by a join that sorts narrow rows only."""
-    return f"""with k as (select e.*, t.event_timestamp as at from e asof left join
+    return f"""with k as (select e.*, t.event_timestamp as matched from e asof left join
             (select user_id, event_timestamp from {rows}) t
             on e.user_id = t.user_id and e.event_timestamp >= t.event_timestamp)
-        select k.* exclude (at), {names} from k left join {rows} f
-            on k.user_id = f.user_id and k.at = f.event_timestamp"""
+        select k.* exclude (matched), {names} from k left join {rows} f
+            on k.user_id = f.user_id and k.matched = f.event_timestamp"""
 
 
-def _duckdb(asked: pd.DataFrame, sql: str) -> pd.DataFrame:
+def _duckdb(settings: Settings, asked: pd.DataFrame, sql: str) -> pd.DataFrame:
     """Run one of them in a fresh DuckDB, to a data frame; `asked` becomes a table first, or the plan is a bad one."""
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"temp_directory": str(settings.state / "tmp")}) as con:
         con.execute("set TimeZone = 'UTC'; set preserve_insertion_order = false")
         con.execute("create temp table e as select * from asked")
         return con.execute(sql).df()

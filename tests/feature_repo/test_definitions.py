@@ -65,6 +65,7 @@ def feature_rows(domain: Domain = SHOP) -> pa.Table:
         "event_timestamp": pa.array([LONG_AGO, T0, T0 - 5, T0], stamp),
         "created": pa.array([1, 2, 3, 4], stamp),
         "valid_until_us": pa.array([None, T0 + DAY, T0, None], pa.int64()),
+        "applied_position": pa.array([1, 2, 3, 4], pa.int64()),
         "clicks": pa.array([1, 0, 2, 3], pa.int64()),
         "share": pa.array([0.1, None, 1 / 3, 0.75], pa.float64()),
         "signed_up_us": pa.array([LONG_AGO, None, T0 - 5, T0 - 5], pa.int64()),
@@ -93,7 +94,7 @@ def of_type(found: list[Any], kind: type) -> list[Any]:
 def test_the_view_says_what_the_domain_says(tmp_path: Path) -> None:
     (view,) = of_type(definitions.objects(SHOP, Settings(home=tmp_path, domain="shop")), FeatureView)
     fields = {f.name: f for f in view.features}
-    assert list(fields) == [*SHOP.feature_types, "valid_until_us"]
+    assert list(fields) == [*SHOP.feature_types, "valid_until_us", "applied_position"]
     assert view.ttl == timedelta(0)
     for feature in SHOP.features:
         field = fields[feature.name]

@@ -37,6 +37,7 @@ def rows_of(domain: Domain, users: list[str], event_us: int = 5, created_us: int
     }
     keys = {"user_id": users, "event_timestamp": pa.array([event_us] * n, stamp)}
     times = {"created": pa.array([created_us] * n, stamp), "valid_until_us": pa.array([None] * n, pa.int64())}
+    times["applied_position"] = pa.array([created_us] * n, pa.int64())
     return pa.table({**keys, **times, **features})
 
 

@@ -151,6 +151,7 @@ def offline_table(domain: Domain, rows: list[dict[str, Any]]) -> pa.Table:
         "event_timestamp": pa.array([r["event_us"] for r in rows], pa.int64()).cast(moment),
         "created": pa.array([r["created_us"] for r in rows], pa.int64()).cast(moment),
         "valid_until_us": pa.array([r["valid_until_us"] for r in rows], pa.int64()),
+        "applied_position": pa.array([r["created_us"] for r in rows], pa.int64()),
     }
     columns |= {n: pa.array([r[n] for r in rows], types[t]) for n, t in domain.feature_types.items()}
     return pa.table(columns)

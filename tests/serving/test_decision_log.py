@@ -34,8 +34,7 @@ def receipts(fakes: SimpleNamespace) -> list[Receipt]:
 
 def rows(folder: Path) -> list[dict[str, object]]:
     """All logged decisions, in the order of their ids."""
-    tables = [pq.read_table(file) for file in folder.glob("*.parquet")]
-    return sorted((r for t in tables for r in t.to_pylist()), key=lambda r: str(r["decision_id"]))
+    return sorted(decision_log.read(folder).to_pylist(), key=lambda r: str(r["decision_id"]))
 
 
 def until(true: object, seconds: float = 5.0) -> None:

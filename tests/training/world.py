@@ -112,6 +112,7 @@ def shop_features(people: pd.DataFrame, seed: int = 5) -> pd.DataFrame:
         clicks = rng.poisson(np.exp(1 + 0.7 * people["skill"])) + 3 * days
         frames.append(pd.DataFrame({
             "user_id": people["user_id"], "event_timestamp": at, "created": at, "valid_until_us": None,
+            "applied_position": 1,
             "clicks": clicks, "clicks_1d": rng.poisson(2, len(people)),
             "device": rng.choice(["phone", "desk"], len(people)),
             "country": pd.Series("de", people.index).mask(rng.random(len(people)) < 0.1, None),
@@ -124,7 +125,7 @@ def write_features(settings: Settings, frame: pd.DataFrame) -> None:
     """The frame as the offline rows of the contract."""
     times = ("event_timestamp", "created")
     kinds = dict.fromkeys(times, pa.timestamp("us", "UTC")) | dict.fromkeys(
-        ("valid_until_us", "clicks", "clicks_1d", "last_click_us", "bought"), pa.int64()
+        ("valid_until_us", "applied_position", "clicks", "clicks_1d", "last_click_us", "bought"), pa.int64()
     )
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in frame.columns])
     stamped = {c: pd.to_datetime(frame[c], unit="us", utc=True).astype("datetime64[us, UTC]") for c in times}
