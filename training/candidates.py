@@ -117,13 +117,13 @@ class LightGBM(Candidate):
         self,
         categorical: Sequence[str] = (),
         seed: int = 0,
-        trees: int = 120,
-        learning_rate: float = 0.05,
-        leaves: int = 15,
-        leaf_rows: int = 40,
-        columns: float = 1.0,
+        trees: int = 200,
+        learning_rate: float = 0.04,
+        leaves: int = 8,
+        leaf_rows: int = 60,
+        columns: float = 0.4,
         rows: float = 0.8,
-        l2: float = 5.0,
+        l2: float = 10.0,
     ) -> None:
         self.categorical = categorical
         self.seed = seed
