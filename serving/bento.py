@@ -8,6 +8,7 @@ The champion is fetched when the Bento is built, by `ChampionModel`, so plain `b
 import hashlib
 import os
 import tempfile
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -125,4 +126,6 @@ def build(of: Settings) -> str:
     os.environ["FIRSTMILE_DOMAIN"], os.environ["FIRSTMILE_HOME"] = of.domain, str(of.home)
     import bentoml
 
-    return str(bentoml.bentos.build_bentofile(name=bento_name(of), build_ctx=str(SOURCE)).tag)
+    with warnings.catch_warnings():  # Bento's own use of what its libraries call deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return str(bentoml.bentos.build_bentofile(name=bento_name(of), build_ctx=str(SOURCE)).tag)
