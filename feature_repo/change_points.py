@@ -28,6 +28,7 @@ from feature_repo.terms import (
     steps,
     value,
     windows_of,
+    without,
 )
 from feature_repo.vocabulary import (
     Additive,
@@ -63,7 +64,7 @@ def at_change_points(events: Table, domain: Domain, program: Program) -> Table:
     names = _names(domain)
     owned = program.step("owned", history(events, domain, program))  # KEY, ts_us, message_id, position, columns
     persons = program.step("persons", _persons(owned))  # person int64, KEY, position
-    seen = program.step("seen", owned.join(persons, KEY).drop(*KEY, "position_right"))  # person, ts_us, columns
+    seen = program.step("seen", without(owned.join(persons, KEY), *KEY, "position_right"))  # person, ts_us, columns
     streams = [program.step(f"stream_{names[b]}", s) for b, s in _streams(seen, domain, names)]
     # person, ts_us, n, what happened then
     moments = program.step("moments", reduce(_beside, streams, _moments(seen, domain, names)))
@@ -177,7 +178,7 @@ def _carry(totals: Table, moments: Table, name: str) -> Table:
     k = (ibis.row_number().over(ibis.window(group_by="person", order_by="ts_us")) + 1).cast("int64")
     set_to = found.select(value_of="person", k=k, **{name: name})
     joined = totals.left_join(set_to, [totals.person == set_to.value_of, totals[f"{name}_k"] == set_to.k])
-    return joined.drop("value_of", "k", f"{name}_k")
+    return without(joined, "value_of", "k", f"{name}_k")
 
 
 def _points(moments: Table, persons: Table, windows: list[int]) -> Table:
@@ -209,7 +210,7 @@ def _rows(points: Table, totals: Table, firsts: Table, persons: Table, domain: D
         needed = sorted({_departed(leaf, names) for leaf in all_leaves(domain) if getattr(leaf, "window", None) == w})
         gone = totals.select(gone_person="person", gone_n="n", **{f"{c}_{w}_gone": c for c in needed})
         rows = rows.left_join(gone, [rows.person == gone.gone_person, rows[f"n_{w}"] == gone.gone_n])
-        rows = rows.drop("gone_person", "gone_n")
+        rows = without(rows, "gone_person", "gone_n")
     rows = rows.join(persons, "person").join(firsts, "person")
     until = rows.following.fill_null((rows.epoch_to < END).ifelse(rows.epoch_to, None))
     features = {f.name: value(f.term, _leaf_value(rows, names)) for f in domain.features}

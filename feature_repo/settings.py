@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+TRACKING = os.environ.get("MLFLOW_TRACKING_URI") or ""
+"""As it was when the program started: MLflow itself sets it later, to whatever was used last."""
 SOURCE = Path(__file__).resolve().parent.parent
 
 
@@ -80,4 +82,4 @@ class Settings:
     @property
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry address."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        return TRACKING or f"sqlite:///{self.home / 'mlflow.db'}"

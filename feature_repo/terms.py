@@ -73,6 +73,11 @@ def amount(table: Table, leaf: Count | Sum, test: Value) -> Value:
     return table.count(where=counted)
 
 
+def without(table: Table, *names: str) -> Table:
+    """The other columns. Ibis's `drop` names them in an order that differs from process to process."""
+    return table.select(*(c for c in table.columns if c not in names))
+
+
 def steps(events: Table, key: list[str], gap: int) -> Table:
     """Session steps: key, ts_us, `start` (1 where a session begins) and `inside` (ms since the step before, if inside).
 

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -13,6 +14,13 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_s
 settings.register_profile("short", max_examples=15, deadline=None, suppress_health_check=SLOW, print_blob=True)
 settings.register_profile("soak", max_examples=400, deadline=None, suppress_health_check=SLOW, print_blob=True)
 settings.load_profile(os.environ.get("FIRSTMILE_HYPOTHESIS") or "short")
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking_address_left_behind():
+    """MLflow puts its address into the environment, where the next test's processes would find it."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -1,6 +1,9 @@
 """From the lake to the offline rows: a full backfill, an incremental one, and the rows that go online."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +35,9 @@ def append(to: Settings, events) -> None:
 def rows(of: Settings):
     """All offline rows without the applied position, which depends on the order of arrival."""
     found = pa.concat_tables([pq.read_table(f) for f in sorted(of.features.glob("*.parquet"))])
-    return found.drop_columns("created").sort_by([("user_id", "ascending"), ("event_timestamp", "ascending")])
+    return found.drop_columns(["created", "applied_position"]).sort_by(
+        [("user_id", "ascending"), ("event_timestamp", "ascending")]
+    )
 
 
 @given(data=st.data())
@@ -90,6 +95,17 @@ def test_changed_definitions_are_computed_anew(tmp_path):
     bookmark = settings(tmp_path).features / BOOKMARK
     bookmark.write_text(json.dumps(json.loads(bookmark.read_text()) | {"features": "of before"}))
     assert backfill(settings(tmp_path), progress=False).buckets > 0
+
+
+def test_the_same_definitions_have_the_same_fingerprint_in_every_process():
+    code = "from feature_repo import backfill, domains; print(backfill.fingerprint(domains.load('saas')))"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
 
 
 def test_a_kill_between_buckets_loses_nothing(tmp_path, monkeypatch):
