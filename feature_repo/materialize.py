@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 from rich.progress import Progress
 
-from feature_repo import domains
+from feature_repo import backfill, domains
 from feature_repo.lake_sql import literal
 from feature_repo.settings import Settings
 
@@ -32,8 +32,9 @@ def materialize(settings: Settings, at_us: int, progress: bool = True) -> Materi
 
     path = settings.state / BOOKMARK
     held = json.loads(path.read_text()) if path.exists() else {}
-    same_store = held.get("online") == settings.online
-    since_us, since_position = (held["at_us"], held["position"]) if same_store else (0, 0)
+    of = {"online": settings.online, "features": _definitions(settings)}
+    same = of.items() <= held.items()
+    since_us, since_position = (held["at_us"], held["position"]) if same else (0, 0)
     rows = in_force(settings, at_us, since_us, since_position)
     apply(settings)
     if len(rows):
@@ -44,9 +45,15 @@ def materialize(settings: Settings, at_us: int, progress: bool = True) -> Materi
             write_online(store, domain, rows, lambda done: bar.advance(task, done))
     position = max([since_position, *rows["created"].cast(pa.int64()).to_pylist()])
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"at_us": max(at_us, since_us), "position": position, "online": settings.online}))
+    part.write_text(json.dumps({"at_us": max(at_us, since_us), "position": position} | of))
     part.rename(path)
     return Materialized(len(rows), at_us)
+
+
+def _definitions(settings: Settings) -> str | None:
+    """The fingerprint of the definitions that the offline rows were computed with."""
+    bookmark = settings.features / backfill.BOOKMARK
+    return json.loads(bookmark.read_text())["features"] if bookmark.exists() else None
 
 
 def in_force(settings: Settings, at_us: int, since_us: int = 0, since_position: int = 0) -> pa.Table:

@@ -16,7 +16,7 @@ from feature_repo import domains
 from feature_repo.backfill import BOOKMARK, backfill
 from feature_repo.lake import Lake
 from feature_repo.lake_sql import INCOMING
-from feature_repo.materialize import in_force
+from feature_repo.materialize import in_force, materialize
 from feature_repo.settings import Settings
 from tests.feature_repo import histories, oracle
 
@@ -170,6 +170,16 @@ def test_only_what_changed_since_goes_online(tmp_path):
     backfill(settings(tmp_path), progress=False)
     changed = in_force(settings(tmp_path), T0 + 10, since_us=T0 + 1, since_position=2).to_pylist()
     assert [r["user_id"] for r in changed] == ["b"]
+
+
+def test_changed_definitions_are_written_online_anew(tmp_path):
+    to = settings(tmp_path)
+    append(to, [event("a", 0, T0)])
+    backfill(to, progress=False)
+    assert [materialize(to, T0 + n, progress=False).rows for n in (1, 2)] == [1, 0]
+    bookmark = to.features / BOOKMARK
+    bookmark.write_text(json.dumps(json.loads(bookmark.read_text()) | {"features": "of before"}))
+    assert [materialize(to, T0 + n, progress=False).rows for n in (3, 4)] == [1, 0]
 
 
 def test_a_correction_that_moves_back_takes_the_time_of_the_belief_it_replaces(tmp_path):
