@@ -133,7 +133,13 @@ def _promote(run_: Run) -> None:
     from training.tables import verdict
 
     with run_.step("promote"):
-        verdict(promote(run_.settings))
+        found = promote(run_.settings)
+        verdict(found)
+        if not found.promoted and found.standing is None:
+            raise ValueError(
+                f"the gate refused version {found.version}, and there is no champion to go on with: {found.reason}. "
+                f"More people make a better model; `make promote VERSION={found.version}` takes it all the same"
+            )
         champion = registry.load(run_.settings)
         examined = examine(run_.settings, _known(run_))
     run_.figures["model"] = {"name": champion.name, "version": champion.version}

@@ -185,10 +185,12 @@ def better(y: np.ndarray, p: np.ndarray, q: np.ndarray, weights: np.ndarray, oth
 def calibrated(y: np.ndarray, p: np.ndarray, users: np.ndarray, gate: Gate) -> Check:
     """Calibration error within the limit beyond what chance gives, and log loss below that of the base rate.
 
-    Chance: the mean error if p were exactly right, with labels drawn from it, one draw for all rows of a person.
+    Chance: what 95 % of the errors stay below if p is exactly right, with labels drawn from it, one draw for all rows
+    of a person.
     """
     once = np.ones(len(y))
-    error, chance = ece(y, p, once), float(np.mean([ece(drawn, p, once) for drawn in _labels_if_right(p, users, gate)]))
+    drawn = [ece(labels_, p, once) for labels_ in _labels_if_right(p, users, gate)]
+    error, chance = ece(y, p, once), float(np.quantile(drawn, 0.95))
     own = metrics(y, p)["log_loss"]
     flat = metrics(y, np.full(len(y), np.clip(y.mean(), EDGE, 1 - EDGE)))["log_loss"]
     words = (

@@ -30,8 +30,13 @@ def start(home: Path, *words: str) -> subprocess.Popen:
     environment["BENTOML_HOME"] = str(home / "bentoml")
     return subprocess.Popen(
         [sys.executable, "-m", *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=interruptible,
     )  # fmt: skip
+
+
+def interruptible() -> None:
+    """A shell without a terminal starts what runs in the background deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen) -> str:
