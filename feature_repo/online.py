@@ -230,6 +230,13 @@ return 1
 class OrderedRedisOnlineStore(RedisOnlineStore):
     """Feast's Redis layout with one more field a view, `_order:<view>`; a script in Redis compares and sets it."""
 
+    _connecting = threading.Lock()
+
+    def _get_client(self, online_store_config: Any) -> Any:
+        """The client: one for threads that ask for the first time at once, of which Feast would drop all but one."""
+        with self._connecting:
+            return super()._get_client(online_store_config)
+
     def online_write_batch(
         self,
         config: RepoConfig,

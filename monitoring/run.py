@@ -4,6 +4,7 @@ ingest ─► backfill ─► train ─► promote ─► build the Bento ─►
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
         click.ClickException: a step cannot be done; the message says what to do.
     """
     began = time.monotonic()
+    os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))  # read when Bento is imported
     run_ = Run(settings, domains.load(settings.domain), Console(highlight=False))
     run_.figures["domain"] = settings.domain
     with _explained():

@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+for name in ("BENTOML_HOME", "FIRSTMILE_HOME", "FIRSTMILE_DOMAIN", "FIRSTMILE_ONLINE", "FIRSTMILE_NOW"):
+    os.environ.pop(name, None)  # `make` sets them for the commands; a test says what it needs
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")

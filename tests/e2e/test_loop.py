@@ -27,7 +27,6 @@ def home(tmp_path_factory) -> Path:
 def start(home: Path, *words: str) -> subprocess.Popen:
     """A command of a room in a process group of its own."""
     environment = os.environ | {"FIRSTMILE_HOME": str(home), "FIRSTMILE_DOMAIN": "saas"}
-    environment["BENTOML_HOME"] = str(home / "bentoml")
     return subprocess.Popen(
         [sys.executable, "-m", *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True, preexec_fn=interruptible,
@@ -59,6 +58,7 @@ def test_a_run_says_what_came_out(run, home):
     assert run["decisions"]["n"] == run["decisions"]["known"] + 1
     assert run["model"] == {"name": "saas-engagement", "version": 1}
     assert Path(run["report"]).read_text().startswith("<!")
+    assert list((home / "bentoml" / "bentos" / "firstmile_saas").glob("*/bento.yaml"))
 
 
 def test_its_decisions_are_in_the_log_with_their_receipts(run, home):
