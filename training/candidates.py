@@ -117,11 +117,11 @@ class LightGBM(Candidate):
         self,
         categorical: Sequence[str] = (),
         seed: int = 0,
-        trees: int = 200,
-        learning_rate: float = 0.04,
-        leaves: int = 8,
+        trees: int = 500,
+        learning_rate: float = 0.03,
+        leaves: int = 4,
         leaf_rows: int = 60,
-        columns: float = 0.4,
+        columns: float = 0.3,
         rows: float = 0.8,
         l2: float = 10.0,
     ) -> None:
@@ -139,9 +139,9 @@ class LightGBM(Candidate):
     def suggest(cls, trial: "Trial") -> dict[str, Any]:
         """Size and pace of the trees, and how much of the data each one sees."""
         return {
-            "trees": trial.suggest_int("trees", 80, 300, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.08, log=True),
-            "leaves": trial.suggest_int("leaves", 4, 16, log=True),
+            "trees": trial.suggest_int("trees", 200, 800, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.06, log=True),
+            "leaves": trial.suggest_int("leaves", 3, 12, log=True),
             "leaf_rows": trial.suggest_int("leaf_rows", 30, 150, log=True),
             "columns": trial.suggest_float("columns", 0.2, 0.6),
             "rows": trial.suggest_float("rows", 0.5, 1.0),
@@ -153,7 +153,7 @@ class LightGBM(Candidate):
             "objective": "binary", "verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True,
             "seed": self.seed, "learning_rate": self.learning_rate, "num_leaves": self.leaves,
             "min_data_in_leaf": self.leaf_rows, "feature_fraction": self.columns, "bagging_fraction": self.rows,
-            "bagging_freq": 1, "lambda_l2": self.l2, "max_bin": 127, "cat_smooth": 20.0,
+            "bagging_freq": 1, "lambda_l2": self.l2, "max_bin": 127, "max_cat_to_onehot": 32,
         }  # fmt: skip
 
     def _fit(self, M: np.ndarray, y: np.ndarray) -> None:

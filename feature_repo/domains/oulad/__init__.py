@@ -24,7 +24,7 @@ DOMAIN = Domain(
         Segment("wavering", "might leave"),
         Segment("leaving", "likely to leave"),
     ),
-    slices=("gender", "age_band", "education", "disability"),
+    slices=("gender", "age_band", "disability", "module"),
     ingest=ingest,
     outcomes=outcomes,
     needs_data="the folder with OULAD's seven tables as Parquet: make run DOMAIN=oulad DATA=<folder>",

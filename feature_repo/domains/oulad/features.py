@@ -44,8 +44,8 @@ COLUMNS = (
     Column("module", "traits.module"),
     Column("gender", "traits.gender"),
     Column("region", "traits.region"),
-    Column("education", "traits.education"),
-    Column("imd_band", "traits.imd_band"),
+    Column("education", "traits.education", "int64"),
+    Column("imd_band", "traits.imd_band", "int64"),
     Column("age_band", "traits.age_band"),
     Column("disability", "traits.disability"),
     Column("previous_attempts", "traits.previous_attempts", "int64"),
@@ -124,9 +124,9 @@ FEATURES = (
     Feature("module", First("module"), "course module"),
     Feature("gender", First("gender"), "gender"),
     Feature("region", First("region"), "region"),
-    Feature("education", First("education"), "highest education on entry"),
+    Feature("education", First("education"), "education on entry: 0 none, 1 below A level ... 4 post-graduate"),
     Feature(
-        "imd_band", First("imd_band"), "deprivation band of the place of living", null="not known, or not seen yet"
+        "imd_band", First("imd_band"), "deprivation: lower end of the band", "%", null="not known, or not seen yet"
     ),
     Feature("age_band", First("age_band"), "age band"),
     Feature("disability", First("disability"), "declared disability (Y/N)"),

@@ -30,13 +30,24 @@ from courses
 
 DAY = 86_400_000_000
 
+# From the lowest to the highest: levels and bands are numbers, so that a model can ask for "at least".
+EDUCATION = [
+    "No Formal quals",
+    "Lower Than A Level",
+    "A Level or Equivalent",
+    "HE Qualification",
+    "Post Graduate Qualification",
+]
+
 # Every query gives: message_id, type, name, user_id, ts_us, properties, traits. Keys of JSON objects are in order.
 EVENTS = {
     "registrations": f"""
 select 'studentRegistration:' || r.file_row_number as message_id, 'identify' as type, null as name,
     prefix || id_student as user_id, start_us + date_registration::bigint * {DAY} as ts_us, '{{}}' as properties,
-    to_json(struct_pack(age_band, credits := studied_credits, disability, education := highest_education, gender,
-        imd_band, module := code_module, previous_attempts := num_of_prev_attempts, region))::varchar as traits
+    to_json(struct_pack(age_band, credits := studied_credits, disability,
+        education := list_position({EDUCATION}, highest_education) - 1, gender,
+        imd_band := try_cast(regexp_extract(imd_band, '^[0-9]+') as bigint), module := code_module,
+        previous_attempts := num_of_prev_attempts, region))::varchar as traits
 from studentRegistration r join studentInfo using (code_module, code_presentation, id_student)
     join presentations using (code_module, code_presentation)
 where date_registration is not null""",
