@@ -58,7 +58,7 @@ def test_score_one_equals_predict_on_anything(values: list[tuple[object, ...]]) 
 
 
 def test_segments_rise_with_the_score() -> None:
-    said = model().predict(frame(ROWS)).sort_values("score")
+    said = model("logistic").predict(frame(ROWS)).sort_values("score")
     assert set(said["segment"]) == {"cold", "warm", "hot"}
     assert said.groupby("segment")["score"].max()["cold"] < 0.3 <= said.groupby("segment")["score"].min()["warm"]
 
