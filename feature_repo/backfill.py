@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from feature_repo import domains
 from feature_repo.change_points import at_change_points
 from feature_repo.domain import Domain
-from feature_repo.lake import SCHEMA, Lake
+from feature_repo.lake import SCHEMA, Lake, Snapshot
 from feature_repo.lake_sql import bucket_of, literal
 from feature_repo.program import Compiled, Program
 from feature_repo.settings import Settings
@@ -72,10 +72,11 @@ def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> 
     held = _bookmark(settings, print_of)
     con = _connect(settings, memory)
     try:
-        through, buckets = _open(con, lake)
+        snapshot = _open(con, lake)
+        through, buckets = snapshot.through, len(snapshot.rows)
         touched = _touched(con, lake, held, buckets) if held else list(range(buckets))
         rows, events = (
-            (0, 0) if held == through else _write(con, settings, domain, buckets, touched, bool(held), progress)
+            (0, 0) if held == through else _write(con, settings, domain, snapshot, touched, bool(held), progress)
         )
     finally:
         con.disconnect()
@@ -110,17 +111,13 @@ def _connect(settings: Settings, memory: str) -> Backend:
     return con
 
 
-def _open(con: Backend, lake: Lake) -> tuple[int, int]:
-    """Views and tables over one snapshot of the lake: `lake_<b>`, `anonymous`, `edges`; its position and buckets."""
-    through, files = lake.snapshot(con)
-    buckets = len(files)
-    for number, query in enumerate(files):
-        con.raw_sql(f"create temp view lake_{number} as {query}")
-    every = " union all ".join(f"select {EVENT} from lake_{b}" for b in range(buckets))
-    con.raw_sql(f"create temp table anonymous as select * from ({every}) where user_id is null")
-    con.raw_sql(f"""create temp table edges as select * from ({every})
+def _open(con: Backend, lake: Lake) -> Snapshot:
+    """One snapshot of the lake; tables `anonymous` and `edges` over it."""
+    snapshot = lake.snapshot(con)
+    con.raw_sql(f"create temp table anonymous as select {EVENT} from ({snapshot.every()}) where user_id is null")
+    con.raw_sql(f"""create temp table edges as select {EVENT} from ({snapshot.every()})
         where type in ('identify', 'alias') and user_id is not null and anonymous_id is not null""")
-    return through, buckets
+    return snapshot
 
 
 def _touched(con: Backend, lake: Lake, held: int, buckets: int) -> list[int]:
@@ -137,7 +134,13 @@ def _touched(con: Backend, lake: Lake, held: int, buckets: int) -> list[int]:
 
 
 def _write(
-    con: Backend, settings: Settings, domain: Domain, buckets: int, todo: list[int], only_touched: bool, progress: bool
+    con: Backend,
+    settings: Settings,
+    domain: Domain,
+    lake: Snapshot,
+    todo: list[int],
+    only_touched: bool,
+    progress: bool,
 ) -> tuple[int, int]:
     """Recompute and replace the rows of the given buckets; returns how many rows, from how many events."""
     rows = events = 0
@@ -148,9 +151,9 @@ def _write(
     began = time.monotonic()
     with Progress(*columns, disable=not progress) as bar:
         task = bar.add_task("backfill", total=len(todo), pace="")
-        for batch in _batches(con, todo):
-            people = _People(batch, buckets, only_touched)
-            events += _load(con, people)
+        for batch in batches(lake, todo):
+            people = _People(batch, len(lake.rows), only_touched)
+            events += _load(con, lake, people)
             rows += _compute(con, compiled(domain.name), people)
             for bucket in batch:
                 _replace(con, settings.features / f"{bucket:04d}.parquet", bucket, only_touched)
@@ -159,17 +162,16 @@ def _write(
     return rows, events
 
 
-def _batches(con: Backend, todo: list[int]) -> Iterator[list[int]]:
+def batches(lake: Snapshot, todo: list[int]) -> Iterator[list[int]]:
     """Buckets to compute together: enough events to be worth a pass, few enough to stay in memory."""
     batch: list[int] = []
     held = 0
     for bucket in todo:
-        size = con.raw_sql(f"select count(*) from lake_{bucket}").fetchone()[0]
-        if batch and held + size > EVENTS_AT_ONCE:
+        if batch and held + lake.rows[bucket] > EVENTS_AT_ONCE:
             yield batch
             batch, held = [], 0
         batch.append(bucket)
-        held += size
+        held += lake.rows[bucket]
     if batch:
         yield batch
 
@@ -190,14 +192,13 @@ class _People:
         return f"{bucket_of(entity, self.buckets)} in ({numbers})"
 
 
-def _load(con: Backend, people: _People) -> int:
+def _load(con: Backend, lake: Snapshot, people: _People) -> int:
     """Make `ev`: every event that one of the people may own, and the edges that decide it; returns how many."""
     known = people.include("user_id") if people.only_touched else "user_id is not null"
-    lake = " union all ".join(f"select {EVENT} from lake_{b} where {known}" for b in people.batch)
     con.raw_sql(f"""create or replace temp table ev as
         with hands as (select anonymous_id from edges where {people.include("user_id")}
             union select anonymous_id from anonymous where {people.include("'anon:' || anonymous_id")})
-        {lake}
+        select {EVENT} from ({lake.query(people.batch)}) where {known}
         union all select {EVENT} from anonymous semi join hands using (anonymous_id)
         union all select {EVENT} from edges semi join hands using (anonymous_id)
             where not ({people.include("user_id")})""")

@@ -13,6 +13,7 @@ smallest ts_us, then content_hash, then received_us, then position; never the fi
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,23 @@ class Logged(msgspec.Struct, frozen=True):
     name: str
     first: int
     last: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The canonical rows up to position `through`: how many, and the files of them, for each bucket."""
+
+    through: int
+    rows: list[int]
+    urls: list[list[str]]
+
+    def query(self, buckets: Iterable[int]) -> str:
+        """SQL for the rows of some buckets, with SCHEMA's columns."""
+        return sql.canonical([url for b in buckets for url in self.urls[b]], [], "true")
+
+    def every(self) -> str:
+        """SQL for all rows."""
+        return self.query(range(len(self.urls)))
 
 
 class State(msgspec.Struct, frozen=True):
@@ -171,16 +189,15 @@ class Lake:
         query = sql.canonical(self._urls(files), self._urls(state.log), sql.senders_filter(wanted))
         return self._query(con, query)
 
-    def snapshot(self, con: "Backend") -> tuple[int, list[str]]:
-        """What the last compaction holds: the position it reached, and for each bucket a query of its rows.
-
-        The rows are canonical, have SCHEMA's columns, and stay as they are until the next compaction.
-        """
+    def snapshot(self, con: "Backend") -> "Snapshot":
+        """What the last compaction holds; it stays as it is until the next one."""
         manifest = self._manifest()
         self.folder.register(con.con)
-        by_bucket = {f.bucket: [f] for f in manifest.files}
-        queries = [sql.canonical(self._urls(by_bucket.get(b, [])), [], "true") for b in range(manifest.buckets)]
-        return manifest.through, queries
+        by_bucket = {f.bucket: f for f in manifest.files}
+        found = [by_bucket.get(b) for b in range(manifest.buckets)]
+        return Snapshot(
+            manifest.through, [f.rows if f else 0 for f in found], [self._urls([f] if f else []) for f in found]
+        )
 
     def new_since(self, con: "Backend", position: int) -> "ibis.Table":
         """The rows with a larger position, all copies of a message that no compaction has resolved yet.

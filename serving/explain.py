@@ -32,15 +32,13 @@ def explained(model: Model | None, receipt: Receipt) -> list[Contribution] | Uns
 def contributions(model: Any, features: Mapping[str, Value]) -> dict[str, float] | None:
     """What each feature added to the log odds of one person; None for a model that cannot say.
 
-    A model may offer `explain_one(values) -> {feature: effect}`; a LightGBM candidate is asked for its TreeSHAP values
-    (https://arxiv.org/abs/1802.03888), which with its base value sum up to its log odds. About 1 ms.
+    A model may offer `explain_one(values) -> {feature: effect}`; a candidate with `contributions` is asked for its
+    own, which with its base value sum up to its log odds. About 1 ms.
     """
     if hasattr(model, "explain_one"):
         return {n: float(e) for n, e in model.explain_one([features[n] for n in model.features]).items()}
     candidate = getattr(model, "candidate", None)
-    booster = getattr(candidate, "booster_", None)
-    if candidate is None or booster is None:
+    if candidate is None or not hasattr(candidate, "contributions"):
         return None
-    row = candidate.encoder_.row([features[name] for name in model.inputs])
-    effects = booster.predict(row, pred_contrib=True, num_threads=1)[0]
-    return {name: float(effect) for name, effect in zip(model.inputs, effects[:-1], strict=True)}
+    effects = candidate.contributions(candidate.encoder_.row([features[name] for name in model.inputs]))[0]
+    return {name: float(effect) for name, effect in zip(model.inputs, effects, strict=True)}

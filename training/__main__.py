@@ -88,9 +88,8 @@ def evaluate(domain: str, version: int | None) -> None:
 
 
 @main.command()
-@click.option("--trials", default=9, show_default=True, help="Trials of LightGBM for each split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def compare(trials: int, as_json: bool) -> None:
+def compare(as_json: bool) -> None:
     """Domain oulad beside the published out-of-time figures, and the honest as-of split.
 
     Example: FIRSTMILE_DOMAIN=oulad python -m training compare
@@ -98,12 +97,11 @@ def compare(trials: int, as_json: bool) -> None:
     import json
 
     from training.oulad import compare as run
-    from training.plan import Plan
     from training.progress import Bar
     from training.tables import published
 
     with _words(), Bar("comparing") as bar:
-        found = run(Settings(domain="oulad"), Plan(trials=trials), bar)
+        found = run(Settings(domain="oulad"), bar)
     click.echo(json.dumps(found, indent=2)) if as_json else published(found)
 
 

@@ -117,12 +117,12 @@ class LightGBM(Candidate):
         self,
         categorical: Sequence[str] = (),
         seed: int = 0,
-        trees: int = 500,
+        trees: int = 600,
         learning_rate: float = 0.03,
-        leaves: int = 4,
-        leaf_rows: int = 60,
-        columns: float = 0.3,
-        rows: float = 0.8,
+        leaves: int = 3,
+        leaf_rows: int = 30,
+        columns: float = 0.2,
+        rows: float = 0.9,
         l2: float = 10.0,
     ) -> None:
         self.categorical = categorical
@@ -142,8 +142,8 @@ class LightGBM(Candidate):
             "trees": trial.suggest_int("trees", 200, 800, log=True),
             "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.06, log=True),
             "leaves": trial.suggest_int("leaves", 3, 12, log=True),
-            "leaf_rows": trial.suggest_int("leaf_rows", 30, 150, log=True),
-            "columns": trial.suggest_float("columns", 0.2, 0.6),
+            "leaf_rows": trial.suggest_int("leaf_rows", 20, 150, log=True),
+            "columns": trial.suggest_float("columns", 0.1, 0.5),
             "rows": trial.suggest_float("rows", 0.5, 1.0),
             "l2": trial.suggest_float("l2", 1.0, 50.0, log=True),
         }
@@ -165,6 +165,10 @@ class LightGBM(Candidate):
     def margins(self, M: np.ndarray) -> np.ndarray:
         """(n,) log odds: the sum of the leaves."""
         return np.asarray(self.booster_.predict(M, raw_score=True, num_threads=1))
+
+    def contributions(self, M: np.ndarray) -> np.ndarray:
+        """(n, p) what each input column added to the log odds (TreeSHAP, https://arxiv.org/abs/1802.03888)."""
+        return np.asarray(self.booster_.predict(M, pred_contrib=True, num_threads=1))[:, :-1]
 
     def _gains(self) -> np.ndarray:
         return np.asarray(self.booster_.feature_importance("gain"), dtype=np.float64)

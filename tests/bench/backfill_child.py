@@ -8,8 +8,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from feature_repo.settings import Settings
 
@@ -28,8 +27,10 @@ def ours(settings: Settings) -> Callable[[], int]:
 def direct(settings: Settings) -> Callable[[], int]:
     """The compiled SQL given straight to DuckDB: no snapshots, no identities, no bookmark, a file a batch."""
     import duckdb
+    import ibis
 
-    from feature_repo.backfill import EVENT, compiled
+    from feature_repo.backfill import EVENT, batches, compiled
+    from feature_repo.lake import Lake
     from feature_repo.lake_sql import literal
 
     program = compiled(settings.domain)
@@ -38,12 +39,12 @@ def direct(settings: Settings) -> Callable[[], int]:
     (out / "spill").mkdir(parents=True)
     con = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": str(out / "spill")})
     con.execute("set preserve_insertion_order = false")
+    lake = Lake(settings.lake).snapshot(ibis.duckdb.connect())
 
     def run() -> int:
         rows = 0
-        for number, files in enumerate(_batches(settings)):
-            names = ", ".join(literal(str(f)) for f in files)
-            con.execute(f"create or replace temp table ev as select {EVENT} from read_parquet([{names}])")
+        for number, batch in enumerate(batches(lake, list(range(len(lake.rows))))):
+            con.execute(f"create or replace temp table ev as select {EVENT} from ({lake.query(batch)})")
             result = program.run(con.execute)
             query = f"""select user_id, make_timestamptz(ts_us) as event_timestamp,
                 make_timestamptz(position) as created, valid_until_us, position as applied_position,
@@ -55,25 +56,6 @@ def direct(settings: Settings) -> Callable[[], int]:
         return rows
 
     return run
-
-
-def _batches(settings: Settings) -> Iterator[list[Path]]:
-    """The lake's bucket files, as many together as the backfill takes."""
-    import pyarrow.parquet as pq
-
-    from feature_repo.backfill import EVENTS_AT_ONCE
-
-    batch: list[Path] = []
-    held = 0
-    for file in sorted((Path(settings.lake) / "compact").glob("*.parquet")):
-        size = pq.read_metadata(file).num_rows
-        if batch and held + size > EVENTS_AT_ONCE:
-            yield batch
-            batch, held = [], 0
-        batch.append(file)
-        held += size
-    if batch:
-        yield batch
 
 
 def main(which: str) -> None:

@@ -34,8 +34,7 @@ def of_size(options: Options, full: Settings, millions: float) -> Settings:
         return settings
     shutil.rmtree(settings.home, ignore_errors=True)
     con = ibis.duckdb.connect()
-    _, buckets = Lake(full.lake).snapshot(con)
-    every = " union all ".join(f"({b})" for b in buckets)
+    every = Lake(full.lake).snapshot(con).every()
     total = con.raw_sql(f"select count(*) from ({every}) where name = '{CLICK}'").fetchone()[0]
     drawn = f"('0x' || left(md5('size:' || user_id), 8))::ubigint < {min(1.0, millions * 1e6 / total)} * 4294967296"
     lake = Lake(settings.lake)
@@ -50,8 +49,7 @@ def of_size(options: Options, full: Settings, millions: float) -> Settings:
 def clicks(settings: Settings) -> tuple[int, int]:
     """(clicks, events) of a compacted lake."""
     con = ibis.duckdb.connect()
-    _, buckets = Lake(settings.lake).snapshot(con)
-    every = " union all ".join(f"select name from ({b})" for b in buckets)
+    every = Lake(settings.lake).snapshot(con).every()
     row = con.raw_sql(f"select count(*) filter (where name = '{CLICK}'), count(*) from ({every})").fetchone()
     con.disconnect()
     return int(row[0]), int(row[1])

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.events import Event, canonical_json
-from feature_repo.lake import SCHEMA, Lake, Stats
+from feature_repo.lake import SCHEMA, Lake, Snapshot, Stats
 from feature_repo.lake_sql import INCOMING, sender_bucket
 from feature_repo.storage import BusyError, Folder
 
@@ -268,14 +268,15 @@ def test_for_one_sender_only_its_bucket_is_read(tmp_path: Path, con: Any) -> Non
 
 def test_a_snapshot_is_what_the_last_compaction_holds(tmp_path: Path, con: Any) -> None:
     lake = Lake(tmp_path)
-    assert lake.snapshot(con) == (0, [])
+    assert lake.snapshot(con) == Snapshot(0, [], [])
     lake.append(many(20))
     lake.compact(buckets=16, progress=False)
     expected = rows(lake, con)
     lake.append([event("later")])
-    through, queries = lake.snapshot(con)
-    found = [con.sql(query).to_pyarrow().to_pylist() for query in queries]
-    assert (through, len(found)) == (20, 16)
+    snapshot = lake.snapshot(con)
+    found = [con.sql(snapshot.query([b])).to_pyarrow().to_pylist() for b in range(16)]
+    assert (snapshot.through, snapshot.rows) == (20, [len(part) for part in found])
+    assert con.sql(snapshot.every()).count().execute() == 20
     assert all(sender_bucket(sender(r), 16) == number for number, part in enumerate(found) for r in part)
     assert sorted((r for part in found for r in part), key=lambda r: (sender(r), r["message_id"])) == expected
 

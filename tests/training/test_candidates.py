@@ -12,7 +12,7 @@ from tests.training.world import INPUTS, STRINGS
 from training.candidates import KINDS, BaseRate, Candidate, LightGBM, Logistic, RandomForest, by_name
 from training.evaluate import metrics
 
-SMALL = {"lightgbm": {"trees": 20}, "random_forest": {"trees": 15, "depth": 6}}
+SMALL = {"lightgbm": {"trees": 20, "columns": 0.5}, "random_forest": {"trees": 15, "depth": 6}}
 
 
 def build(kind: type[Candidate], **params: object) -> Candidate:

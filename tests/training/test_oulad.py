@@ -12,7 +12,6 @@ from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY, WEEK
 from tests.training.world import make_rows, shop
 from training import dataset, oulad, tables
-from training.plan import Plan
 from training.splits import Split
 
 COHORTS = ["2013B"] * 2 + ["2013J"] * 2 + ["2014B"] * 3 + ["2014J"] * 3
@@ -26,12 +25,12 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     made = made.assign(clicks_1d=made["clicks"], last_click_us=made["now_us"] - 1.0, bought=0.0, since_click=1e-6)
     monkeypatch.setattr(domains, "load", lambda name: shop(lambda _: pa.table({"end_us": [0]})))
     monkeypatch.setattr(dataset, "observations", lambda settings, now_us, offsets: made)
-    monkeypatch.setattr(dataset, "with_features", lambda settings, observed, version: observed)
+    monkeypatch.setattr(dataset, "with_features", lambda settings, observed: observed)
     return made
 
 
 def test_both_splits_are_scored_on_the_same_people(rows: pd.DataFrame) -> None:
-    found = oulad.compare(Settings(domain="oulad"), Plan(trials=1, folds=1))
+    found = oulad.compare(Settings(domain="oulad"))
     assert [day["t"] for day in found] == [14, 28]
     for day in found:
         tested = rows[(rows["offset_us"] == day["t"] * DAY) & rows["cohort"].isin(oulad.TEST)]
@@ -48,12 +47,12 @@ def test_as_of_learns_only_from_what_had_ended(rows: pd.DataFrame, monkeypatch: 
     seen: list[Split] = []
     score = oulad._score
 
-    def noted(split: Split, plan: Plan) -> oulad.Scored:
+    def noted(split: Split) -> oulad.Scored:
         seen.append(split)
-        return score(split, plan)
+        return score(split)
 
     monkeypatch.setattr(oulad, "_score", noted)
-    oulad._as_of(rows[rows["offset_us"] == 14 * DAY], Plan(trials=1, folds=1))
+    oulad._as_of(rows[rows["offset_us"] == 14 * DAY])
     assert [set(s.holdout["cohort"]) for s in seen] == [{"2014B"}, {"2014J"}]
     assert all(s.train["end_us"].max() <= s.holdout["now_us"].min() for s in seen)
     assert set(seen[0].train["cohort"]) == {"2013B"}
