@@ -1,17 +1,18 @@
-"""Second compilation: plain aggregation, the one row of each person at a time t."""
+"""Second compilation: plain aggregation, the one row of each person at a time t.
 
-from collections.abc import Callable, Mapping
-from functools import reduce
-from types import MappingProxyType
-from typing import Any
+One pass and one aggregate: each leaf is an aggregate over the person's events that it sees, so that a single person
+costs little. What takes the event before to know (sessions) stands beside each event.
+"""
+
+from collections.abc import Callable
 
 import ibis
-from ibis.expr.types import BooleanValue, IntegerValue, Table, Value
+from ibis.expr.types import BooleanValue, Table, Value
 
 from feature_repo.domain import Domain
-from feature_repo.history import END, history, matches
+from feature_repo.history import BEGIN, END, history, matches
 from feature_repo.program import Program
-from feature_repo.terms import all_leaves, amount, as_int64, occurrences, step_measure, steps, value
+from feature_repo.terms import all_leaves, amount, as_int64, bases, earliest, latest, only, value
 from feature_repo.vocabulary import (
     Count,
     Distinct,
@@ -24,112 +25,114 @@ from feature_repo.vocabulary import (
     SessionTime,
     Sum,
     Term,
+    Where,
 )
 
 ENTITY = ["entity"]
+ASKED = "asked_us"
+"""The time t beside each typed event."""
 
 
-def as_of(events: Table, domain: Domain, t: IntegerValue, program: Program) -> Table:
+def as_of(events: Table, domain: Domain, program: Program) -> Table:
     """The row in force at t, by plain aggregation over the events with timestamp <= t.
 
     Args:
-        events: the lake's canonical events.
-        t: µs, a literal or a parameter.
+        events: typed ones (history.typed) with t beside each: `asked_us` int64, µs, the same for all of a person's.
         program: takes the intermediate steps.
 
     Returns:
-        user_id | position | valid_until_us, the first change point after t among the known events, null for never |
-        the domain's features. People with no event at or before t have no row.
+        user_id | ts_us, the last change point <= t | position | valid_until_us, the first one after t among the known
+        events, null for never | the domain's features. Where ts_us is null the person has no event by t: no row then.
     """
-    owned = program.step("owned", history(events, domain, program))
-    current = owned.filter(owned.epoch_from <= t, t < owned.epoch_to)
-    names: dict[Term, str] = {leaf: f"l{i}" for i, leaf in enumerate(all_leaves(domain))}
-    past = current.filter(current.ts_us <= t)
-    initials = dict.fromkeys(leaf.initial for leaf in names if isinstance(leaf, Count | Sum) and leaf.initial)
-    starts = {initial: f"start{i}" for i, initial in enumerate(initials)}
-    past = past.mutate(**{name: _initial_start(past, initial) for initial, name in starts.items()})
-    plain = past.group_by("entity").aggregate(**_plain(past, names, starts, t))
-    parts = [plain, _bounds(current, owned, domain, t), *_streams(past, names, t)]
-    rows = reduce(_beside, parts)
-    features = {f.name: value(f.term, _leaf_value(rows, names)) for f in domain.features}
-    return rows.select("position", "valid_until_us", user_id="entity", **features)
+    owned = program.step("owned", history(events, domain, program, ASKED))
+    t = owned[ASKED]
+    seen = owned.mutate(current=(owned.epoch_from <= t) & (t < owned.epoch_to))
+    seen = seen.mutate(past=seen.current & (seen.ts_us <= seen[ASKED]))
+    seen = _beside(seen, domain)
+    leaves: dict[Term, str] = {leaf: f"l{i}" for i, leaf in enumerate(all_leaves(domain))}
+    found = {name: _leaf(seen, leaf) for leaf, name in leaves.items()}
+    rows = seen.group_by("entity").aggregate(**_bounds(seen, domain), **found)
+    features = {f.name: value(f.term, _column(rows, leaves)) for f in domain.features}
+    bounds = {"ts_us": rows.ts_us.nullif(BEGIN), "valid_until_us": rows.valid_until_us.nullif(END)}
+    return rows.select(**bounds, position=rows.position, user_id=rows.entity, **features)
 
 
-def _beside(left: Table, right: Table) -> Table:
-    added = [c for c in right.columns if c not in ENTITY]
-    return left.left_join(right, ENTITY).select(*left.columns, *added)
+def _beside(seen: Table, domain: Domain) -> Table:
+    """The events with what takes other events to know: starts of initial periods, the moment before in a session."""
+    every = ibis.window(group_by=ENTITY)
+    columns = {
+        _start(i): only(seen.past & matches(seen, i.since), seen.ts_us).min().over(every) for i in _initials(domain)
+    }
+    for leaf in bases(domain, Sessions, SessionTime):
+        same = ibis.window(group_by=[*ENTITY, seen.past & matches(seen, leaf.where)], order_by="ts_us")
+        columns[_before(leaf.where)] = seen.ts_us.lag().over(same)
+    return seen.mutate(**columns)
 
 
-def _inside(
-    past: Table, leaf: Any, t: IntegerValue, starts: Mapping[Initial, str] = MappingProxyType({})
-) -> BooleanValue:
+def _initials(domain: Domain) -> list[Initial]:
+    found = (leaf.initial for leaf in all_leaves(domain) if isinstance(leaf, Count | Sum) and leaf.initial)
+    return list(dict.fromkeys(found))
+
+
+def _start(initial: Initial) -> str:
+    return f"start of {initial}"
+
+
+def _before(where: Where) -> str:
+    return f"before {where}"
+
+
+def _inside(seen: Table, leaf: Term) -> BooleanValue:
     """The events that a leaf sees at t."""
-    test = matches(past, leaf.where)
+    test = seen.past & matches(seen, getattr(leaf, "where", ()))
     window, initial = getattr(leaf, "window", None), getattr(leaf, "initial", None)
     if window is not None:
-        test = test & (past.ts_us > t - window)
+        test = test & (seen.ts_us > seen[ASKED] - window)
     if initial is not None:
-        start = past[starts[initial]]
-        test = test & ((past.ts_us >= start) & (past.ts_us < start + initial.period)).fill_null(False)
+        start = seen[_start(initial)]
+        test = test & ((seen.ts_us >= start) & (seen.ts_us < start + initial.period)).fill_null(False)
     return test
 
 
-def _initial_start(past: Table, initial: Initial) -> IntegerValue:
-    """The timestamp at which a person's initial period starts, beside each event."""
-    return past.ts_us.min(where=matches(past, initial.since)).over(ibis.window(group_by=ENTITY))
+def _leaf(seen: Table, leaf: Term) -> Value:
+    """A leaf's value as an aggregate."""
+    inside = _inside(seen, leaf)
+    match leaf:
+        case Count() | Sum():
+            return amount(seen, leaf, inside)
+        case Distinct(column=c):
+            return only(inside, seen[c]).nunique()
+        case Sessions() | SessionTime():
+            step = seen.ts_us - seen[_before(leaf.where)]  # 0 among equal timestamps
+            follows = (step <= leaf.gap).fill_null(False)
+            if isinstance(leaf, Sessions):
+                return only(inside & ~follows, ibis.literal(1)).count()
+            return as_int64(only(inside & follows, step // 1000).sum().fill_null(0))
+        case FirstTime():
+            return only(inside, seen.ts_us).min()
+        case LastTime():
+            return only(inside, seen.ts_us).max()
+        case First(column=c):
+            return earliest(seen, c, inside)
+        case Last(column=c):
+            return latest(seen, c, inside)
+    raise TypeError(f"no leaf of the vocabulary: {leaf!r}")
 
 
-def _plain(past: Table, names: dict[Term, str], starts: dict[Initial, str], t: IntegerValue) -> dict[str, Value]:
-    """The leaves that one aggregation gives."""
-    order = ibis.struct({"us": past.ts_us, "id": past.message_id})
-    found: dict[str, Value] = {}
-    for leaf, name in names.items():
-        match leaf:
-            case Count() | Sum():
-                found[name] = amount(past, leaf, _inside(past, leaf, t, starts))
-            case FirstTime():
-                found[name] = past.ts_us.min(where=_inside(past, leaf, t, starts))
-            case LastTime():
-                found[name] = past.ts_us.max(where=_inside(past, leaf, t, starts))
-            case First(column=c):
-                found[name] = past[c].argmin(order, where=_inside(past, leaf, t, starts) & past[c].notnull())
-            case Last(column=c):
-                found[name] = past[c].argmax(order, where=_inside(past, leaf, t, starts) & past[c].notnull())
-    return found
+def _bounds(seen: Table, domain: Domain) -> dict[str, Value]:
+    """ts_us and valid_until_us, the change points around t (BEGIN, END where there is none), and position."""
+    t = seen[ASKED]
+    points = [ibis.greatest(seen.ts_us + w, seen.epoch_from) for w in [0, *domain.windows]]
+    before = [only(seen.current & (p <= t), p).max().fill_null(BEGIN) for p in points]
+    after = [only(seen.current & (p > t), p).min().fill_null(END) for p in points]
+    end = only(seen.current, seen.epoch_to).min().fill_null(END)
+    begin = only(seen.epoch_from > t, seen.epoch_from).min().fill_null(END)  # events that are this person's only later
+    return {
+        "ts_us": ibis.greatest(*before),
+        "valid_until_us": ibis.least(*after, end, begin),
+        "position": seen.position.max(),
+    }
 
 
-def _streams(past: Table, names: dict[Term, str], t: IntegerValue) -> list[Table]:
-    """The leaves that take neighbouring events to know."""
-    streams = []
-    for leaf, name in names.items():
-        if isinstance(leaf, Sessions | SessionTime):
-            found = steps(past.filter(matches(past, leaf.where)), ENTITY, leaf.gap)
-            test = found.ts_us > (t - leaf.window if leaf.window else ibis.literal(-END))
-            total = as_int64(found[step_measure(leaf)].sum(where=test).fill_null(0))
-            streams.append(found.group_by("entity").aggregate(**{name: total}))
-        if isinstance(leaf, Distinct):
-            seen = occurrences(past.filter(_inside(past, leaf, t)), ENTITY, leaf)
-            streams.append(seen.group_by("entity").aggregate(**{name: seen.count(where=seen.earlier.isnull())}))
-    return streams
-
-
-def _bounds(current: Table, owned: Table, domain: Domain, t: IntegerValue) -> Table:
-    """entity, position and valid_until_us: the first event, event + W or end of epoch after t."""
-    after = [_first_after(current.ts_us + w, t) for w in [0, *domain.windows]]
-    end = current.epoch_to.min()
-    bounds = current.group_by("entity").aggregate(valid_until_us=ibis.least(*after, end))
-    bounds = bounds.mutate(valid_until_us=bounds.valid_until_us.nullif(END))
-    applied = owned.group_by("entity").aggregate(position=owned.position.max())
-    return _beside(bounds, applied)
-
-
-def _first_after(times: Value, t: IntegerValue) -> Value:
-    return times.min(where=times > t).fill_null(END)
-
-
-def _leaf_value(rows: Table, names: dict[Term, str]) -> Callable[[Term], Value]:
-    def of_leaf(leaf: Term) -> Value:
-        column = rows[names[leaf]]
-        return column.fill_null(0).cast("int64") if isinstance(leaf, Distinct | Sessions | SessionTime) else column
-
-    return of_leaf
+def _column(rows: Table, names: dict[Term, str]) -> Callable[[Term], Value]:
+    return lambda leaf: rows[names[leaf]]

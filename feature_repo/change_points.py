@@ -15,7 +15,7 @@ from ibis import _
 from ibis.expr.types import Table, Value
 
 from feature_repo.domain import Domain
-from feature_repo.history import END, KEY, history, matches
+from feature_repo.history import END, KEY, history, matches, typed
 from feature_repo.program import Program
 from feature_repo.terms import (
     all_leaves,
@@ -23,7 +23,9 @@ from feature_repo.terms import (
     as_int64,
     base,
     bases,
+    earliest,
     occurrences,
+    only,
     step_measure,
     steps,
     value,
@@ -62,7 +64,9 @@ def at_change_points(events: Table, domain: Domain, program: Program) -> Table:
         Unique per (user_id, ts_us). An anonymous person who became known ends there: the last row's valid_until_us.
     """
     names = _names(domain)
-    owned = program.step("owned", history(events, domain, program))  # KEY, ts_us, message_id, position, columns
+    owned = program.step(
+        "owned", history(typed(events, domain), domain, program)
+    )  # KEY, ts_us, message_id, position, columns
     persons = program.step("persons", _persons(owned))  # person int64, KEY, position
     seen = program.step("seen", without(owned.join(persons, KEY), *KEY, "position_right"))  # person, ts_us, columns
     streams = [program.step(f"stream_{names[b]}", s) for b, s in _streams(seen, domain, names)]
@@ -92,7 +96,7 @@ def _moments(seen: Table, domain: Domain, names: dict[Term, str]) -> Table:
     plain = [b for b in bases(domain, Count, Sum) if not b.initial]
     measures = {names[b]: amount(seen, b, matches(seen, b.where)) for b in plain}
     for b in bases(domain, LastTime):
-        measures[names[b]] = seen.ts_us.max(where=matches(seen, b.where))
+        measures[names[b]] = only(matches(seen, b.where), seen.ts_us).max()
     moments = seen.group_by(MOMENT).aggregate(**measures)
     order = ibis.window(group_by="person", order_by="ts_us")
     return moments.mutate(n=(ibis.row_number().over(order) + 1).cast("int64"))
@@ -124,7 +128,7 @@ def _initial(seen: Table, leaf: Count | Sum, name: str) -> Table:
     starts = seen.filter(matches(seen, initial.since)).group_by("person").aggregate(start=_.ts_us.min())
     early = seen.filter(matches(seen, leaf.where)).join(starts, "person")
     early = early.filter(early.ts_us >= early.start, early.ts_us < early.start + initial.period)
-    return early.group_by(MOMENT).aggregate(**{name: amount(early, leaf, ibis.literal(True))})
+    return early.group_by(MOMENT).aggregate(**{name: amount(early, leaf, early.ts_us.notnull())})
 
 
 def _distinct(seen: Table, domain: Domain, leaf: Distinct, name: str) -> Table:
@@ -134,19 +138,18 @@ def _distinct(seen: Table, domain: Domain, leaf: Distinct, name: str) -> Table:
     for w in windows_of(domain, leaf):
         measures[f"{name}_in_{w}"] = (found.earlier + w <= found.ts_us).fill_null(True)
         measures[f"{name}_out_{w}"] = (found.later >= found.ts_us + w).fill_null(True)
-    return found.group_by(MOMENT).aggregate(**{n: found.count(where=flag) for n, flag in measures.items()})
+    return found.group_by(MOMENT).aggregate(**{n: only(flag, ibis.literal(1)).count() for n, flag in measures.items()})
 
 
 def _firsts(seen: Table, domain: Domain, names: dict[Term, str]) -> Table:
     """person and, for each first value and first time, the value (`m`) and its timestamp (`m_at`)."""
-    order = ibis.struct({"us": seen.ts_us, "id": seen.message_id})
     columns: dict[str, Value] = {}
     for b in bases(domain, First, FirstTime):
         test = matches(seen, b.where)
         if isinstance(b, First):
             test = test & seen[b.column].notnull()
-            columns[names[b]] = seen[b.column].argmin(order, where=test)
-        columns[f"{names[b]}_at"] = seen.ts_us.min(where=test)
+            columns[names[b]] = earliest(seen, b.column, test)
+        columns[f"{names[b]}_at"] = only(test, seen.ts_us).min()
     return seen.group_by("person").aggregate(**columns)
 
 

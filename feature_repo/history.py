@@ -23,32 +23,37 @@ KEY = ["entity", "epoch_from", "epoch_to"]
 """A person in an epoch: what every feature is grouped by."""
 
 
-def history(events: Table, domain: Domain, program: Program) -> Table:
-    """Each person's events, once for every epoch in which they are that person's.
-
-    Args:
-        events: the lake's canonical events (see lake.SCHEMA).
-        program: takes the intermediate steps.
-
-    Returns:
-        entity string | epoch_from, epoch_to int64 µs, [from, to) | ts_us | message_id | position | domain's columns.
-    """
-    typed = events.select(
+def typed(events: Table, domain: Domain) -> Table:
+    """The lake's canonical events (see lake.SCHEMA) with the columns that features read, typed."""
+    return events.select(
         *("message_id", "position", "ts_us", "type", "name", "user_id", "anonymous_id"),
         **_built_in(events.ts_us),
         **_extract(events, domain.columns),
     )
+
+
+def history(events: Table, domain: Domain, program: Program, *carried: str) -> Table:
+    """Each person's events, once for every epoch in which they are that person's.
+
+    Args:
+        events: typed ones (see `typed`).
+        program: takes the intermediate steps.
+        carried: further columns of the events that the result shall have.
+
+    Returns:
+        entity string | epoch_from, epoch_to int64 µs, [from, to) | ts_us | message_id | position | domain's columns.
+    """
     # anonymous events + entity, owned_from, owned_to: one or two rows an event, whose it is in [from, to)
-    handed = program.step("handed", _handed(typed))
+    handed = program.step("handed", _handed(events))
     # entity, epoch_from, epoch_to: of the persons whose set of events ever changes other than by a new event
     epochs = program.step("epochs", _epochs(handed))
-    known = typed.filter(typed.user_id.notnull())
+    known = events.filter(events.user_id.notnull())
     known = known.mutate(entity=known.user_id, owned_from=known.ts_us, owned_to=ibis.literal(END))
     owned = known.select(handed.columns).union(handed)
     within = [owned.entity == epochs.whose, owned.owned_from < epochs.epoch_to, owned.owned_to > epochs.epoch_from]
     joined = owned.left_join(epochs, within)
     return joined.select(
-        *("entity", "ts_us", "message_id", "position", *domain.column_types),
+        *("entity", "ts_us", "message_id", "position", *domain.column_types, *carried),
         epoch_from=joined.epoch_from.fill_null(BEGIN),
         epoch_to=joined.epoch_to.fill_null(END),
     )
@@ -57,7 +62,7 @@ def history(events: Table, domain: Domain, program: Program) -> Table:
 def matches(table: Table, condition: Where) -> BooleanValue:
     """Whether an event meets a vocabulary condition; null in a named column means no."""
     tests = [table[c].isin(values).fill_null(False) for c, values in condition]
-    return ibis.and_(*tests) if tests else ibis.literal(True)
+    return ibis.and_(*tests) if tests else table.ts_us.notnull()
 
 
 def _built_in(ts: IntegerColumn) -> dict[str, Value]:

@@ -119,15 +119,20 @@ class Lake:
         """Log position of the newest event; 0 in an empty lake. Reads no event."""
         return self._state().last_position
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], first: int | None = None) -> int:
         """Add events; they get the next positions in their order. Returns the last position.
+
+        first: the position that the first of them has already; where another writer has taken it meanwhile, nothing
+            is added.
 
         Raises:
             BusyError: another process appends.
         """
-        return self.append_table(_table(events)) if events else self.last_position()
+        return self.append_table(_table(events), first) if events else self.last_position()
 
-    def append_table(self, table: "pa.Table | pa.RecordBatchReader | duckdb.DuckDBPyRelation") -> int:
+    def append_table(
+        self, table: "pa.Table | pa.RecordBatchReader | duckdb.DuckDBPyRelation", expected: int | None = None
+    ) -> int:
         """Add rows with SCHEMA's columns except position and content_hash, all or none. Returns the last position.
 
         A reader or a relation is streamed, so that memory stays bounded. `properties`, `traits` and `context` must be
@@ -140,6 +145,8 @@ class Lake:
         source = _reader(table)
         with self.folder.exclusive("append", self.wait_s) as stage:
             first = self.last_position() + 1
+            if expected is not None and first != expected:
+                return first - 1
             rows = self._write_log(source, stage / "log.parquet", first)
             if rows == 0:
                 return first - 1

@@ -26,6 +26,8 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import StrictStr
 
+from feature_repo.sqlite import Transaction
+
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 """What Feast writes: entity key, values by feature name, event timestamp, created timestamp."""
 
@@ -176,19 +178,6 @@ class RowSqliteOnlineStore(SqliteOnlineStore):
             del self._local.conn
         for suffix in ("", "-wal", "-shm"):
             Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
-
-
-class Transaction:
-    """One immediate transaction: committed at the end, rolled back on an error."""
-
-    def __init__(self, conn: sqlite3.Connection) -> None:
-        self.conn = conn
-
-    def __enter__(self) -> None:
-        self.conn.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.conn.execute("ROLLBACK" if kind else "COMMIT")
 
 
 def encode(values: dict[str, Value]) -> bytes:

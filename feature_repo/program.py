@@ -40,3 +40,8 @@ class Compiled:
         for name, sql in self.steps:
             execute(f'create or replace temp table "{name}" as {sql}')
         return self.result
+
+    def statement(self) -> str:
+        """All of it as one query: to be prepared once, where the data is small and planning would cost most."""
+        parts = [f'"{name}" AS MATERIALIZED ({sql})' for name, sql in self.steps]
+        return f"WITH {', '.join([*parts, f'result AS ({self.result})'])} SELECT * FROM result"

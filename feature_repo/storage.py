@@ -92,7 +92,7 @@ class Folder:
             BusyError: somebody else holds it, still after `wait_s` seconds.
         """
         if self.local:
-            with _flock(Path(self.path(f"{work}.lock")), work, wait_s), _fresh(Path(self.path(f".{work}"))) as stage:
+            with flock(Path(self.path(f"{work}.lock")), work, wait_s), _fresh(Path(self.path(f".{work}"))) as stage:
                 yield stage
         else:
             with self._lock_file(f"{work}.lock", wait_s), tempfile.TemporaryDirectory(prefix=f"{work}-") as stage_name:
@@ -124,7 +124,12 @@ class Folder:
 
 
 @contextmanager
-def _flock(path: Path, work: str, wait_s: float) -> Iterator[None]:
+def flock(path: Path, work: str, wait_s: float) -> Iterator[None]:
+    """Hold a local lock file, which ends with the process, however that ends.
+
+    Raises:
+        BusyError: another process holds it, still after `wait_s` seconds.
+    """
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,12 +65,35 @@ def as_int64(total: Value) -> Value:
     return ops.Cast(total, dt.int64).to_expr()
 
 
+def only(test: Value, column: Value) -> Value:
+    """A column where a test holds, else null: to be aggregated.
+
+    An aggregate's own FILTER makes DuckDB copy every input of every aggregate of the group for each of them.
+    """
+    return test.ifelse(column, ibis.null(column.type()))
+
+
 def amount(table: Table, leaf: Count | Sum, test: Value) -> Value:
     """Count or sum over the rows of a group that pass a test, int64, 0 where there are none."""
     if isinstance(leaf, Sum):
-        return as_int64(table[leaf.column].sum(where=test).fill_null(0))
-    counted = test & table[leaf.column].notnull() if leaf.column else test
-    return table.count(where=counted)
+        return as_int64(only(test, table[leaf.column]).sum().fill_null(0))
+    return only(test, table[leaf.column] if leaf.column else ibis.literal(1)).count()
+
+
+def earliest(table: Table, column: str, test: Value) -> Value:
+    """The non-null value of the group's first event that passes a test (ties: smallest message id)."""
+    return _valued(table, column, test, "argmin")
+
+
+def latest(table: Table, column: str, test: Value) -> Value:
+    """The same of the last event (ties: largest message id)."""
+    return _valued(table, column, test, "argmax")
+
+
+def _valued(table: Table, column: str, test: Value, which: str) -> Value:
+    test = test & table[column].notnull()
+    order = only(test, ibis.struct({"us": table.ts_us, "id": table.message_id}))
+    return getattr(only(test, table[column]), which)(order)
 
 
 def without(table: Table, *names: str) -> Table:

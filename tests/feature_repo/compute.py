@@ -8,6 +8,7 @@ import pyarrow as pa
 from feature_repo.as_of import as_of
 from feature_repo.change_points import at_change_points
 from feature_repo.domain import Domain
+from feature_repo.history import typed
 from feature_repo.lake import SCHEMA
 from feature_repo.program import Program
 
@@ -24,7 +25,7 @@ class Computer:
         asked = ibis.table({"t_us": "int64"}, name="asked")
         points, then = Program(), Program()
         self.points = points.compiled(at_change_points(events, domain, points))
-        self.then = then.compiled(as_of(events, domain, asked.t_us.as_scalar(), then))
+        self.then = then.compiled(as_of(typed(events, domain).mutate(asked_us=asked.t_us.as_scalar()), domain, then))
 
     def load(self, events: list[Row]) -> None:
         """Make these events the lake's canonical ones."""
@@ -40,7 +41,8 @@ class Computer:
         """The row in force at t of each entity."""
         self.con.raw_sql(f"create or replace temp table asked as select {t_us}::bigint as t_us")
         query = self.then.run(self.con.raw_sql)
-        return {r["user_id"]: r for r in self.con.raw_sql(query).to_arrow_table().to_pylist()}
+        found = self.con.raw_sql(query).to_arrow_table().to_pylist()
+        return {r["user_id"]: r for r in found if r["ts_us"] is not None}
 
 
 def in_force(rows: list[Row], entity: str, t_us: int) -> Row | None:

@@ -58,7 +58,10 @@ def test_a_row_is_valid_until_the_next_change_point(name, data):
             assert row["ts_us"] < row["valid_until_us"] == following["ts_us"]
     for t in moments(data, compute.domain, events, 2):
         for entity, row in compute.as_of(t).items():
-            assert row["valid_until_us"] == in_force(rows, entity, t)["valid_until_us"]
+            by_change_points = in_force(rows, entity, t)
+            assert [row[n] for n in ("ts_us", "valid_until_us")] == [
+                by_change_points[n] for n in ("ts_us", "valid_until_us")
+            ]
 
 
 @pytest.mark.parametrize("name", DOMAINS)
