@@ -11,6 +11,7 @@ from rich.table import Table
 
 from feature_repo import domains
 from feature_repo.settings import Settings, now_us
+from feature_repo.storage import BusyError
 
 domain_option = click.option(
     "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
@@ -21,7 +22,7 @@ def _explained(run: Callable[[], Any]) -> Any:
     """Run, and show what a person can do something about as one line in place of a traceback."""
     try:
         return run()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, BusyError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -38,8 +39,10 @@ def simulate(users: int, seed: int) -> None:
 
     Example: python -m feature_repo simulate --users 1000
     """
+    from feature_repo.log_to_lake import ingest as fill_lake
+
     settings = Settings(domain="saas")
-    _show_ingested(_explained(lambda: domains.load("saas").ingest(settings, users=users, seed=seed)))
+    _show_ingested(_explained(lambda: fill_lake(settings, users=users, seed=seed)))
 
 
 @main.command()
@@ -50,8 +53,10 @@ def ingest(domain: str, data: Path | None) -> None:
 
     Example: python -m feature_repo ingest --domain oulad --data ~/oulad
     """
+    from feature_repo.log_to_lake import ingest as fill_lake
+
     settings = Settings(domain=domain)
-    _show_ingested(_explained(lambda: domains.load(domain).ingest(settings, data)))
+    _show_ingested(_explained(lambda: fill_lake(settings, data)))
 
 
 def _show_ingested(ingested: Any) -> None:

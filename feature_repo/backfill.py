@@ -1,6 +1,6 @@
 """From the lake to the offline feature rows: all change points of everybody, or of those whom new events touch.
 
-    lake ─► snapshot (canonical copies, a bucket a file) ─► touched persons ─► a bucket's events
+    log ─► lake ─► snapshot (canonical copies, a bucket a file) ─► touched persons ─► a bucket's events
          ─► at_change_points ─► features/<bucket>.parquet, replaced atomically ─► bookmark
 
 The bookmark, written last, says what the rows hold: a kill in between only means that the next run does it again.
@@ -23,6 +23,7 @@ from feature_repo.change_points import at_change_points
 from feature_repo.domain import Domain
 from feature_repo.lake import SCHEMA, Lake, Snapshot
 from feature_repo.lake_sql import bucket_of, literal
+from feature_repo.log_to_lake import drain
 from feature_repo.program import Compiled, Program
 from feature_repo.settings import Settings
 
@@ -64,6 +65,7 @@ def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> 
     """
     began = time.monotonic()
     domain, lake = domains.load(settings.domain), Lake(settings.lake)
+    drain(settings)
     lake.compact(progress=progress)
     if lake.last_position() == 0:
         raise ValueError(f"{settings.lake}: no events yet: run `make simulate`, or `make ingest DATA=<folder>`")

@@ -63,6 +63,8 @@ class EventLog(Protocol):
 
     Where several workers share a log, each user's events go to one of them at any time, and change over to another only
     while that one polls; a worker that does not poll for long (each log's own time-out) counts as gone.
+
+    After an error from `poll` or `ack`, close the log and open it again: what was not acked comes again.
     """
 
     def append(self, events: Sequence[Event]) -> Appended:

@@ -8,7 +8,7 @@ what is delivered twice, or again after a kill, changes nothing, and a kill befo
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import md5
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
@@ -38,6 +38,11 @@ class Row(NamedTuple):
     traits: str
     context: str
     content_hash: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What copies of a message have in common."""
+        return (self.sender, self.message_id)
 
     @property
     def rank(self) -> tuple[int, str, int, int]:
@@ -132,6 +137,7 @@ CREATE TABLE IF NOT EXISTS written (person TEXT PRIMARY KEY, event_us INTEGER NO
 CREATE INDEX IF NOT EXISTS written_due ON written (due_us) WHERE due_us IS NOT NULL;
 CREATE TABLE IF NOT EXISTS reached (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL);
 INSERT OR IGNORE INTO reached VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS elsewhere (sender TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _COLUMNS = ", ".join(Row._fields)
 _MAKE_DUE = f"INSERT INTO written VALUES (?, {NEVER}, 0) ON CONFLICT DO UPDATE SET due_us = 0"
@@ -139,9 +145,13 @@ _AMONG = "(SELECT value FROM json_each(?))"
 
 
 class SqliteHistory:
-    """A HistoryStore in one SQLite file. Not for several threads at once: the stream has a lock."""
+    """A HistoryStore in one SQLite file. Not for several threads at once: the stream has a lock.
 
-    def __init__(self, path: Path) -> None:
+    past: reads every event of the senders whose past was left where it was (see `leave`).
+    """
+
+    def __init__(self, path: Path, past: Callable[[Sequence[str]], Iterable[Row]] | None = None) -> None:
+        self._past = past
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536"):
@@ -164,22 +174,17 @@ class SqliteHistory:
 
     def add(self, rows: Sequence[Row]) -> Added:
         """Keep those rows that count, move `position` on to the largest, make those touched due, in one transaction."""
+        self._fetch([row.sender for row in rows])
         first: dict[tuple[str, str], Row | None] = {}
         kept: dict[tuple[str, str], Row] = {}
         for row in rows:
-            key = (row.sender, row.message_id)
-            if key not in first:
-                first[key] = self._copy(key)
-            held = kept.get(key) or first[key]
+            if row.key not in first:
+                first[row.key] = self._copy(row.key)
+            held = kept.get(row.key) or first[row.key]
             if held is None or row.rank < held.rank:
-                kept[key] = row
+                kept[row.key] = row
         with Transaction(self._db):
-            marks = ", ".join("?" * len(Row._fields))
-            self._db.executemany(f"INSERT OR REPLACE INTO events VALUES ({marks})", kept.values())
-            edges = [
-                (r.user_id, r.anonymous_id) for r in kept.values() if r.type in EDGES and r.user_id and r.anonymous_id
-            ]
-            self._db.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", edges)
+            self._insert(list(kept.values()))
             replaced = [held for key in kept if (held := first[key]) is not None]
             touched = self._touched([*kept.values(), *replaced])
             self._db.executemany(_MAKE_DUE, [(person,) for person in touched])
@@ -188,6 +193,12 @@ class SqliteHistory:
                 self._db.execute("UPDATE reached SET position = max(position, ?)", (last,))
         new = [row for key, row in kept.items() if first[key] is None]
         return Added(new, {row.sender for row in replaced}, touched)
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        marks = ", ".join("?" * len(Row._fields))
+        self._db.executemany(f"INSERT OR REPLACE INTO events VALUES ({marks})", rows)
+        edges = [(r.user_id, r.anonymous_id) for r in rows if r.type in EDGES and r.user_id and r.anonymous_id]
+        self._db.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", edges)
 
     def _copy(self, key: tuple[str, str]) -> Row | None:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM events WHERE sender = ? AND message_id = ?", key).fetchone()
@@ -215,8 +226,29 @@ class SqliteHistory:
         """The anonymous ids that were ever said to be this person's."""
         return [a for (a,) in self._db.execute("SELECT anonymous_id FROM edges WHERE user_id = ?", (person,))]
 
+    def leave(self, senders: Iterable[str]) -> None:
+        """These senders' past stays elsewhere until somebody asks for it."""
+        with Transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO elsewhere VALUES (?)", ((s,) for s in senders))
+
+    def keep(self, rows: Iterable[Row], position: int) -> None:
+        """Take rows in without making anybody due: what others have computed up to a position."""
+        with Transaction(self._db):
+            self._insert([row for row in rows if (held := self._copy(row.key)) is None or row.rank < held.rank])
+            self._db.execute("UPDATE reached SET position = max(position, ?)", (position,))
+
+    def _fetch(self, senders: Sequence[str]) -> None:
+        """Bring the past of those of these senders here whose is elsewhere."""
+        query = f"SELECT sender FROM elsewhere WHERE sender IN {_AMONG}"
+        absent = [s for (s,) in self._db.execute(query, (json.dumps(senders),))]
+        if absent and self._past is not None:
+            self.keep(self._past(absent), 0)
+            self._db.executemany("DELETE FROM elsewhere WHERE sender = ?", [(s,) for s in absent])
+
     def events(self, senders: Iterable[str]) -> list[Row]:
         """Every event of these senders, in no order."""
+        senders = list(senders)
+        self._fetch(senders)
         query = f"SELECT {_COLUMNS} FROM events WHERE sender IN {_AMONG}"
         return [Row(*found) for found in self._db.execute(query, (json.dumps(list(senders)),))]
 

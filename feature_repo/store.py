@@ -130,6 +130,21 @@ def apply(settings: Settings, domain: Domain | None = None) -> Path:
     return path
 
 
+def ensure_applied(settings: Settings) -> None:
+    """`apply`, unless registry and online store know the domain's features already."""
+    from feast.errors import FeatureViewNotFoundException
+
+    from feature_repo.definitions import view_name
+
+    domain = load(settings.domain)
+    try:
+        view = feature_store(settings, lineage=False).get_feature_view(view_name(domain))
+    except FeatureViewNotFoundException:
+        view = None
+    if view is None or not set(domain.feature_types) <= {f.name for f in view.features}:
+        apply(settings)
+
+
 def _stale(store: "FeatureStore", declared: "Sequence[Object]") -> list[Any]:
     """What the registry holds and the domain no longer declares."""
     names = {(type(found), found.name) for found in declared}

@@ -20,16 +20,18 @@ from rich.console import Console
 from rich.progress import track
 
 from feature_repo.settings import SOURCE, Settings
+from monitoring.relive import Relived, relive
 
 STARTS_WITHIN_S = 90
 
 
 @dataclass(frozen=True)
 class Live:
-    """Decisions as a client saw them: the answers, and the milliseconds that each took."""
+    """Decisions as a client saw them: the answers, and the milliseconds that each took; and who lived live."""
 
     answers: list[dict[str, Any]]
     milliseconds: list[float]
+    relived: Relived
 
     def figures(self) -> dict[str, Any]:
         """For run.json: how many, the segments, p50 and p99 of one client that asks one after the other."""
@@ -49,7 +51,7 @@ def _quantile(ordered: list[float], q: float) -> float:
 
 
 def decide_live(settings: Settings, people: list[str], at_us: int, port: int | None, console: Console) -> Live:
-    """Start the service, ask for a decision for each of the people and for somebody unknown, stop it.
+    """Start the service, ask for each of the people and for somebody unknown, let some act live, stop it.
 
     Raises:
         TimeoutError: the service did not get ready; the message holds the end of its log.
@@ -67,7 +69,9 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
         if people:
             shown = client.post("/v1/decide", json={"userId": people[0], "explain": True}).json()
             console.print_json(json.dumps(shown))
-    return Live(answers, milliseconds)
+        relived = relive(settings, str(client.base_url), f"live-{time.time_ns() // 1_000_000}", console)
+        console.print(relived.table())
+    return Live(answers, milliseconds, relived)
 
 
 @contextmanager

@@ -19,7 +19,9 @@ from rich.console import Console
 
 from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.log_to_lake import ingest
 from feature_repo.settings import Settings, now_us
+from feature_repo.storage import BusyError
 from monitoring.live import Live, decide_live
 
 Figures = dict[str, Any]
@@ -77,14 +79,14 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (ValueError, LookupError, FileNotFoundError, TimeoutError) as error:
+    except (ValueError, LookupError, FileNotFoundError, TimeoutError, BusyError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _ingest(run_: Run, data: Path | None, users: int) -> None:
     with run_.step("events"):
         source: dict[str, Any] = {} if run_.domain.needs_data else {"users": users}
-        ingested = run_.domain.ingest(run_.settings, data, **source)
+        ingested = ingest(run_.settings, data, **source)
         run_.at_us = _now(run_)
     run_.figures["events"] = {"accepted": ingested.accepted, "refused": dict(sorted(ingested.refused.items()))}
 
@@ -183,6 +185,7 @@ def _decide(run_: Run, port: int | None) -> None:
     with run_.step("decide"):
         live: Live = decide_live(run_.settings, _people(run_), run_.at_us, port, run_.console)
     run_.figures["decisions"] = live.figures()
+    run_.figures["live"] = live.relived.figures()
 
 
 def _people(run_: Run, most: int = 500) -> list[str]:

@@ -33,8 +33,14 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
         ("decisions", f"{live['n']:,}, of them {live['known']:,} for known people"),
         ("segments", ", ".join(f"{name} {n}" for name, n in live["segments"].items())),
         ("decision p50 / p99", f"{live['p50_ms']} / {live['p99_ms']} ms over HTTP"),
+        ("live", _live(f["live"])),
         ("Bento", f["bento"]),
         *((name, where) for name, where in f["uis"].items()),
         ("took", f"{f['seconds']['total']} s"),
     ]
     return rows
+
+
+def _live(f: dict[str, Any]) -> str:
+    sent = f"{f['events']:,} events of {f['people']} people through {f['sdk']}"
+    return f"{sent}: {f['moves']} changes of segment, event to decision p50 {f['event_to_decision_p50_ms']} ms"

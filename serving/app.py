@@ -1,65 +1,63 @@
 """The HTTP surface, as a bare ASGI application: Bento mounts it, and tests call it directly.
 
 scope -> route -> method -> key -> content type and length -> body -> struct -> engine -> JSON
+              └-> a collector (collect/routes.py) -> door -> receipts
 """
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from serving import docs, openapi
+from serving.asgi import (
+    JSON,
+    Answer,
+    Gone,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    answer_of,
+    header,
+    read_body,
+    send_answer,
+    started,
+)
 from serving.auth import Keys, is_loopback
+from serving.collect.door import Door
+from serving.collect.refused import listing
+from serving.collect.routes import Collector, Options
 from serving.engine import Engine
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Header = tuple[bytes, bytes]
 Request = TypeVar("Request")
 
 LIMITS = {"/v1/decide": 64 * 1024, "/v1/decide/batch": 1024 * 1024}
 """Largest body in bytes, by route."""
+QUARANTINE = "/v1/quarantine"
 
-JSON = b"application/json"
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 _decide_request = msgspec.json.Decoder(DecideRequest)
 _batch_request = msgspec.json.Decoder(BatchRequest)
 
 
-class Refused(Exception):
-    """A request that is answered with a 4xx (or 503 before the service has started)."""
-
-    def __init__(self, status: int, code: str, message: str, where: str | None = None, *headers: Header) -> None:
-        super().__init__(message)
-        self.status = status
-        self.problem = Problem(code, message, where)
-        self.headers = headers
-
-
-class Gone(Exception):
-    """The caller hung up before the body had arrived."""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """A response."""
-
-    body: bytes
-    status: int = 200
-    content_type: bytes = JSON
-    headers: tuple[Header, ...] = ()
-
-
 class App:
-    """The routes. `engine` is put in when the service starts; until then decide answers 503."""
+    """The routes. `engine` and `door` are put in when the service starts; until then their routes answer 503.
 
-    def __init__(self, keys: Keys, engine: Engine | None = None) -> None:
+    keys: of servers. collect: who may send events, from where, and how many.
+    """
+
+    def __init__(
+        self, keys: Keys, engine: Engine | None = None, door: Door | None = None, collect: Options | None = None
+    ) -> None:
         self.keys = keys
         self.engine = engine
+        self.door = door
+        self._collector = Collector(collect or Options())
         self._document = _encoder.encode(openapi.document())
         self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
         self._pages: dict[str, Callable[[], Answer]] = {
@@ -81,7 +79,7 @@ class App:
         try:
             answer = await self._route(path, scope, receive)
         except Refused as e:
-            answer = Answer(_encoder.encode(e.problem), e.status, headers=e.headers)
+            answer = answer_of(e)
         except Gone:
             return
         except Exception:  # the last line: a fault of ours is logged and told, and the process goes on
@@ -89,7 +87,7 @@ class App:
             answer = Answer(_encoder.encode(Problem("internal", "a fault in the service; its log says more")), 500)
         if self.engine is not None and path in self._decides:
             self.engine.metrics.responded(path, answer.status, time.perf_counter() - began)
-        await _send(answer, scope["method"] == "HEAD", send)
+        await send_answer(answer, scope["method"] == "HEAD", send)
 
     async def _route(self, path: str, scope: Scope, receive: Receive) -> Answer:
         method = scope["method"]
@@ -99,15 +97,17 @@ class App:
             self._authorize(scope)
             return await handler(await _body(scope, receive, LIMITS[path]))
         if page := self._pages.get(path):
-            if method not in ("GET", "HEAD"):
-                allow = (b"allow", b"GET, HEAD")
-                raise Refused(405, "method_not_allowed", f"{path} takes GET, not {method}", None, allow)
+            _reads(method, path)
             return page()
+        if self._collector.methods(path):
+            return await self._collector.respond(path, scope, receive, self.door)
+        if path == QUARANTINE:
+            return await self._refused(scope)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
 
     def _authorize(self, scope: Scope) -> None:
         if self.keys:
-            if not self.keys.allows(_header(scope, b"authorization")):
+            if not self.keys.allows(header(scope, b"authorization")):
                 told = (b"www-authenticate", b'Bearer realm="firstmile"')
                 raise Refused(401, "unauthorized", "a server key is needed: Authorization: Bearer <key>", None, told)
         elif not is_loopback((scope.get("client") or ("",))[0]):
@@ -122,12 +122,13 @@ class App:
         decisions = await self._started().decide_many(request.user_ids, request.explain)
         return Answer(_encoder.encode(BatchResponse(decisions)))
 
+    async def _refused(self, scope: Scope) -> Answer:
+        _reads(scope["method"], QUARANTINE)
+        self._authorize(scope)
+        return await listing(started(self.door), scope.get("query_string", b""))
+
     def _started(self) -> Engine:
-        if self.engine is None:
-            raise Refused(
-                503, "starting", "the service is starting; try again in a moment", None, (b"retry-after", b"1")
-            )
-        return self.engine
+        return started(self.engine)
 
     def _ready(self) -> Answer:
         self._started()
@@ -135,15 +136,14 @@ class App:
 
     def _metrics(self) -> Answer:
         engine = self._started()
-        text = engine.metrics.text(engine.gauges())
+        text = engine.metrics.text(engine.gauges()) + (self.door.metrics() if self.door else "")
         return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+def _reads(method: str, path: str) -> None:
+    if method not in ("GET", "HEAD"):
+        allow = (b"allow", b"GET, HEAD")
+        raise Refused(405, "method_not_allowed", f"{path} takes GET, not {method}", None, allow)
 
 
 async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -152,31 +152,14 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     Raises:
         Refused: too long, another content type, or compressed. Gone: the caller hung up.
     """
-    kind = _header(scope, b"content-type")
+    kind = header(scope, b"content-type")
     if kind is not None and kind.split(b";")[0].strip().lower() != JSON:
         raise Refused(
             415, "unsupported_media_type", f"expected Content-Type application/json, got {kind.decode('latin-1')}"
         )
-    if (coding := _header(scope, b"content-encoding")) not in (None, b"identity"):
+    if (coding := header(scope, b"content-encoding")) not in (None, b"identity"):
         raise Refused(415, "unsupported_encoding", f"expected a plain body, got Content-Encoding {coding!r}")
-    length = _header(scope, b"content-length") or b"0"
-    if length.isdigit() and int(length) > limit:
-        raise _too_long(limit)
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_long(limit)
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_long(limit: int) -> Refused:
-    return Refused(413, "too_long", f"the body is longer than {limit} bytes; send fewer users at once")
+    return await read_body(scope, receive, limit, "send fewer users at once")
 
 
 def _parse(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
@@ -194,13 +177,3 @@ def _parse(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         raise Refused(400, "invalid_json", f"the body is no JSON: {e}") from e
     except RecursionError as e:
         raise Refused(400, "invalid_json", "the body is nested too deeply") from e
-
-
-async def _send(answer: Answer, head: bool, send: Send) -> None:
-    headers = [
-        (b"content-type", answer.content_type),
-        (b"content-length", str(len(answer.body)).encode()),
-        *answer.headers,
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else answer.body})

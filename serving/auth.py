@@ -1,7 +1,7 @@
-"""Who may ask for decisions: server keys, or nobody but this machine.
+"""Who may ask for decisions, and who may send events: those with a key, or nobody but this machine.
 
-Keys come from FIRSTMILE_SERVER_KEYS, separated by commas (several, so that one can be replaced without a gap).
-Without keys the service listens on loopback only.
+Server keys come from FIRSTMILE_SERVER_KEYS, write keys (which a browser may hold) from FIRSTMILE_WRITE_KEYS, separated
+by commas (several, so that one can be replaced without a gap). Without server keys it listens on loopback only.
 """
 
 import hmac
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 VARIABLE = "FIRSTMILE_SERVER_KEYS"
+WRITE = "FIRSTMILE_WRITE_KEYS"
 SHORTEST = 16
 HOW = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
@@ -20,7 +21,7 @@ class KeysError(ValueError):
 
 
 class Keys:
-    """The server keys that open the decide routes. Without keys, only callers on loopback are served.
+    """Keys that open routes. Without any, only callers on loopback are served.
 
     >>> Keys(("k" * 32,)).allows(b"Bearer " + b"k" * 32)
     True
@@ -30,20 +31,20 @@ class Keys:
         self._keys = tuple(k.encode() for k in keys)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Keys":
-        """The keys in FIRSTMILE_SERVER_KEYS.
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, variable: str = VARIABLE) -> "Keys":
+        """The keys in FIRSTMILE_SERVER_KEYS, or in another variable.
 
         Raises:
             KeysError: a key is shorter than 16 characters, or holds something else than visible ASCII.
         """
-        keys = tuple(k for part in environment.get(VARIABLE, "").split(",") if (k := part.strip()))
+        keys = tuple(k for part in environment.get(variable, "").split(",") if (k := part.strip()))
         for position, key in enumerate(keys, 1):
             if len(key) < SHORTEST:
                 short = f"has {len(key)} characters, expected {SHORTEST} or more"
-                raise KeysError(f"{VARIABLE}: key {position} {short}; make one: {HOW}")
+                raise KeysError(f"{variable}: key {position} {short}; make one: {HOW}")
             if not (key.isascii() and key.isprintable()) or " " in key:
                 raise KeysError(
-                    f"{VARIABLE}: key {position} holds a character that no header can carry; make one: {HOW}"
+                    f"{variable}: key {position} holds a character that no header can carry; make one: {HOW}"
                 )
         return cls(keys)
 
@@ -51,10 +52,13 @@ class Keys:
         return bool(self._keys)
 
     def allows(self, authorization: bytes | None) -> bool:
-        """Whether an `Authorization` header holds one of the keys. Takes as long for a wrong key as for a right one."""
+        """Whether an `Authorization: Bearer` header holds one of the keys."""
         if authorization is None or authorization[:7].lower() != b"bearer ":
             return False
-        given = authorization[7:].strip()
+        return self.holds(authorization[7:].strip())
+
+    def holds(self, given: bytes) -> bool:
+        """Whether this is one of the keys; takes as long for a wrong one as for a right one."""
         found = False
         for key in self._keys:
             found |= hmac.compare_digest(given, key)

@@ -1,11 +1,12 @@
 """From user ids to answers: read, decide, log. The one place where clock, chance, stores and model meet.
 
-ids -> [features online] -> rows whose window has ended -> [rows in force, offline] -> decide() -> log -> answer
+ids -> [no event pending] -> [features online] -> window ended? -> [row in force] -> decide() -> log -> answer
 """
 
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,8 +24,11 @@ from serving.models import Champion
 from serving.policy import Policy
 from serving.schema import Contribution, Decision, ModelRef
 
+SETTLE_S = 1.0
+"""How long a decision waits for events that were accepted before it was asked for."""
 READ_TIMEOUT_S = 0.5
 """A store that has not answered by then is down: the default journey is taken."""
+STALE = "an event that was accepted is not in the features yet"
 CHUNK = 50
 """Users of a batch that are decided without letting other requests in between."""
 
@@ -42,6 +46,10 @@ class Reader(Protocol):
 
     def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
         """The rows in the online store; None: nobody has seen this person. Raises what the store raises."""
+        ...
+
+    def pending(self, user_ids: Sequence[str]) -> bool:
+        """Whether an event that was accepted may be missing in the online row of any of these people."""
         ...
 
     def ended(self, row: Snapshot, now_us: int) -> bool:
@@ -85,12 +93,14 @@ class Engine:
 
     async def decide(self, user_id: str, explain: bool = False) -> Decision:
         """The decision for one person, now."""
+        stale = await self._settled([user_id])
         at = self._clock()
         (found,) = await self._renew([user_id], await self._read([user_id], at), at)
-        return self._answer(user_id, at, found, explain)
+        return self._answer(user_id, at, found, explain, stale)
 
     async def decide_many(self, user_ids: Sequence[str], explain: bool = False) -> list[Decision]:
         """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people."""
+        stale = await self._settled(user_ids)
         at, found, answers = self._clock(), list[Found](), list[Decision]()
         for start in range(0, len(user_ids), CHUNK):
             found += await self._read(user_ids[start : start + CHUNK], at)
@@ -98,7 +108,7 @@ class Engine:
         found = list(await self._renew(user_ids, found, at))
         for start in range(0, len(user_ids), CHUNK):
             some = zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True)
-            answers += [self._answer(user, at, row, explain) for user, row in some]
+            answers += [self._answer(user, at, row, explain, stale) for user, row in some]
             await asyncio.sleep(0)
         return answers
 
@@ -127,14 +137,25 @@ class Engine:
         if self.log:
             self.log.close()
 
-    def _answer(self, user_id: str, at: int, found: Found, explain: bool) -> Decision:
+    async def _settled(self, user_ids: Sequence[str]) -> bool:
+        """Wait until what was accepted of these people's events can be seen online; whether that took too long."""
+        deadline = time.monotonic() + SETTLE_S
+        while self.reader.pending(user_ids):
+            if time.monotonic() > deadline:
+                return True
+            await asyncio.sleep(0.001)
+        return False
+
+    def _answer(self, user_id: str, at: int, found: Found, explain: bool, stale: bool) -> Decision:
+        if stale and isinstance(found, Snapshot):
+            found = msgspec.structs.replace(found, note=STALE)
         model = self.champion.model
         receipt = decide(Asked(user_id, at, decision_id(at, self._chance())), found, model, self.policy, self.label)
         if self.log:
             self.log.put(receipt)
         self.metrics.decided(receipt.segment)
         contributions = explained(model, receipt) if explain else msgspec.UNSET
-        return answer(receipt, contributions)
+        return answer(receipt, contributions, stale)
 
     async def _read(self, user_ids: Sequence[str], at: int) -> Sequence[Found]:
         """(ids) -> what the online store has, in the same order."""
@@ -185,7 +206,9 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
-def answer(receipt: Receipt, contributions: list[Contribution] | msgspec.UnsetType = msgspec.UNSET) -> Decision:
+def answer(
+    receipt: Receipt, contributions: list[Contribution] | msgspec.UnsetType = msgspec.UNSET, stale: bool = False
+) -> Decision:
     """What the caller gets of a receipt."""
     model = None
     if receipt.model_name is not None and receipt.model_version is not None:
@@ -201,4 +224,5 @@ def answer(receipt: Receipt, contributions: list[Contribution] | msgspec.UnsetTy
         elements=list(receipt.elements),
         reasons=list(receipt.reasons),
         contributions=contributions,
+        stale=stale,
     )

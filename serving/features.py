@@ -1,7 +1,8 @@
 """A person's features at the moment of asking: from Feast's online store, and exact even after a window has ended.
 
-    online row --(valid_until still ahead)--------------------------------> + elapsed -> Snapshot
-        `-------(a window has ended since)--> offline row in force now ---> + elapsed -> Snapshot
+    online row --(valid_until still ahead)------------------------------------> + elapsed -> Snapshot
+        `-------(a window has ended since)--> the row in force now, computed
+                                              from the history, or else offline -> + elapsed -> Snapshot
 
 The online store is read through the interface that Feast's online stores share (`OnlineStore.online_read`), with the
 store's own configuration and view: one row of 36 features takes 0.03 ms there, and 0.28 ms through
@@ -18,6 +19,7 @@ from typing import Any
 
 from feature_repo.domain import Domain
 from feature_repo.elapsed import elapsed_seconds
+from feature_repo.embedded import Embedded
 from feature_repo.settings import Settings
 from serving.decide import Snapshot, Value
 from serving.offline import OfflineRows
@@ -35,10 +37,12 @@ class Reader:
     """Features of a domain's people.
 
     local: the online store is a file on this machine: a read takes microseconds and waits for nobody.
+    live: computes rows from everybody's history, where this process has it.
     """
 
-    def __init__(self, settings: Settings, domain: Domain) -> None:
+    def __init__(self, settings: Settings, domain: Domain, live: Embedded | None = None) -> None:
         self.local = settings.online == "sqlite"
+        self._live = live
         self._settings, self._domain = settings, domain
         self._elapsed = [(e.name, e.of) for e in domain.elapsed]
         self._offline = OfflineRows(settings.features, [*domain.feature_types, VALID_UNTIL])
@@ -81,8 +85,15 @@ class Reader:
         if self._store is None:
             self._reconnect()
             raise ConnectionError(self._error)
+        applied = self._live.stream.applied if self._live else 0
         found = self._store.read(user_ids)
-        return [None if f is None else self._snapshot(u, *f, now_us) for u, f in zip(user_ids, found, strict=True)]
+        return [
+            None if f is None else self._snapshot(u, *f, now_us, applied) for u, f in zip(user_ids, found, strict=True)
+        ]
+
+    def pending(self, user_ids: Sequence[str]) -> bool:
+        """Whether an event that was accepted may be missing in the online row of any of these people."""
+        return self._live is not None and self._live.pending.of(user_ids)
 
     def _reconnect(self) -> None:
         if time.monotonic() - self._tried_s > RETRY_S and not self._connecting.locked():
@@ -98,17 +109,28 @@ class Reader:
         Raises:
             OSError: the offline rows cannot be read.
         """
-        found = self._offline.in_force({u: r.event_us for u, r in rows.items()}, now_us)
-        renewed = {}
+        renewed = self._computed(list(rows), now_us) if self._live else {}
+        left = {u: r.event_us for u, r in rows.items() if u not in renewed}
+        found = self._offline.in_force(left, now_us) if left else {}
         for user, (values, event_us, position) in found.items():
             fresh = Snapshot(values, event_us, position, _integer(values.pop(VALID_UNTIL)))
             self._remember(user, rows[user], fresh)
             renewed[user] = self._with_elapsed(fresh, now_us)
         return renewed
 
-    def _snapshot(self, user: str, values: dict[str, Value], event_us: int, now_us: int) -> Snapshot:
-        applied, until = _integer(values.pop(APPLIED, None)), _integer(values.pop(VALID_UNTIL, None))
-        row = Snapshot(values, event_us, applied, until)
+    def _computed(self, users: list[str], now_us: int) -> dict[str, Snapshot]:
+        assert self._live is not None
+        found, position = self._live.processor.rows(users, now_us)
+        renewed = {}
+        for row in found.to_pylist():
+            user, event_us, until = row.pop("user_id"), row.pop("ts_us"), row.pop(VALID_UNTIL)
+            renewed[user] = self._with_elapsed(Snapshot(row, event_us, position, until), now_us)
+        return renewed
+
+    def _snapshot(self, user: str, values: dict[str, Value], event_us: int, now_us: int, applied: int) -> Snapshot:
+        """applied: the log position up to which all rows had been written before this one was read."""
+        written, until = _integer(values.pop(APPLIED, None)), _integer(values.pop(VALID_UNTIL, None))
+        row = Snapshot(values, event_us, max(applied, written or 0) or written, until)
         if self.ended(row, now_us):
             row = self._recall(user, row, now_us) or row
         return self._with_elapsed(row, now_us)

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from serving.collect import document as collect
+from serving.collect.refused import RefusedEvents
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
 
 Json = dict[str, Any]
@@ -31,21 +33,32 @@ journey, and `reasons` say so. Times are UTC. Unknown fields are refused."""
 def document() -> Json:
     """The whole document: every route that the service answers, Bento's own among them."""
     _, components = msgspec.json.schema_components(
-        (DecideRequest, BatchRequest, Decision, BatchResponse, Problem), ref_template="#/components/schemas/{name}"
+        (
+            DecideRequest,
+            BatchRequest,
+            Decision,
+            BatchResponse,
+            Problem,
+            collect.Receipts,
+            collect.GA4Debug,
+            RefusedEvents,
+        ),
+        ref_template="#/components/schemas/{name}",
     )
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Firstmile",
             "version": VERSION,
-            "description": ABOUT,
+            "description": f"{ABOUT}\n\n{collect.ABOUT}",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [
             {"name": "decisions", "description": "What to show."},
+            {"name": "collect", "description": "What happened."},
             {"name": "service", "description": "The state of the process; never needs a key."},
         ],
-        "paths": _decisions() | _service(),
+        "paths": _decisions() | collect.paths() | _service(),
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -53,7 +66,8 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "One of the keys in FIRSTMILE_SERVER_KEYS; without keys: open, on loopback only.",
-                }
+                },
+                **collect.SECURITY,
             },
         },
     }

@@ -84,6 +84,9 @@ class Decision(Struct, rename="camel", frozen=True):
         list[str], Meta(description="What to show, in this order.", examples=[["checklist", "invite_team"]])
     ]
     reasons: Annotated[list[str], Meta(description="Why, in words, in the order in which it was decided.")]
+    stale: Annotated[
+        bool, Meta(description="Whether an event that was accepted before is missing: it could not be waited for.")
+    ] = False
     contributions: Annotated[
         list[Contribution] | UnsetType,
         Meta(

@@ -66,7 +66,11 @@ class Firstmile:
         """Start the engine: policy checked, champion loaded and warmed up, decision log begun."""
         sys.setswitchinterval(SWITCH_S)
         threading.Thread(target=end_with, args=(os.getppid(),), name="parent", daemon=True).start()
-        app.engine = wiring.engine(bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None)
+        settings, folder = bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None
+        self.live = wiring.live(settings)
+        app.engine = wiring.engine(settings, folder, live=self.live)
+        if self.live is not None:
+            app.door = wiring.door(settings, self.live)
 
     @bentoml.on_deployment
     @staticmethod
@@ -86,6 +90,9 @@ class Firstmile:
 
     @bentoml.on_shutdown
     def _close(self) -> None:
+        app.door = None
+        if self.live is not None:
+            self.live.close()
         if app.engine is not None:
             app.engine.close()
             app.engine = None

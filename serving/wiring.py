@@ -1,12 +1,17 @@
 """What a running service is made of, put together in one place."""
 
+import logging
 import os
 from pathlib import Path
 
 from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.embedded import Embedded
+from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings
+from feature_repo.storage import BusyError
 from serving import policy
+from serving.collect.door import Door
 from serving.decide import Model, ModelFault
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
@@ -14,6 +19,7 @@ from serving.features import Reader
 from serving.models import POLL_S, Champion, from_folder, from_registry
 
 EMBEDDED = "sqlite"
+_log = logging.getLogger("bentoml.serve.firstmile")
 
 
 class WorkersError(ValueError):
@@ -54,13 +60,14 @@ def champion(settings: Settings, folder: Path | None) -> Champion:
     return from_registry(settings, float(os.environ.get("FIRSTMILE_POLL_SECONDS") or POLL_S))
 
 
-def engine(settings: Settings, folder: Path | None = None, logged: bool = True) -> Engine:
+def engine(settings: Settings, folder: Path | None = None, logged: bool = True, live: Embedded | None = None) -> Engine:
     """A started engine. Stores and registry may be down: it decides anyway, and says so.
 
-    folder: of a bundled champion; None: follow the registry. logged: whether decisions go to the decision log.
+    folder: of a bundled champion; None: follow the registry. logged: whether decisions go to the decision log. live:
+    what takes events in, where this process does.
     """
     domain, rules = check(settings)
-    reader = Reader(settings, domain)
+    reader = Reader(settings, domain, live)
     reader.connect()
     holder = champion(settings, folder)
     holder.fits = lambda model: fits(model, reader, rules)
@@ -79,3 +86,20 @@ def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
         raise ModelFault(f"{who} needs {', '.join(lacking)}, which the feature view does not hold: run `make apply`")
     if strange := [s for s in model.segments if s not in rules.segments]:
         raise ModelFault(f"{who} has segment {', '.join(strange)}, for which the policy has no journey")
+
+
+def door(settings: Settings, live: Embedded) -> Door:
+    """Where events come in."""
+    domain = domains.load(settings.domain)
+    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known)
+
+
+def live(settings: Settings) -> Embedded | None:
+    """What takes events in, started; None where another process has this state folder's log, or several workers run."""
+    if workers() > 1:
+        return None
+    try:
+        return Embedded(settings).start()
+    except BusyError as e:
+        _log.warning("no events are taken in here: %s", e)
+        return None

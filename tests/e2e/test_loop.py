@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.log_to_lake import log_file
 from feature_repo.settings import Settings
+from feature_repo.storage import flock
 from monitoring.live import free_port, service
 from serving import decision_log
 
@@ -69,7 +71,12 @@ def test_its_decisions_are_in_the_log_with_their_receipts(run, home):
 
 
 def test_every_step_can_be_run_again(run, home):
+    assert f"of {run['live']['events']} events" in finish(start(home, "feature_repo", "backfill"))
     assert "nothing to do" in finish(start(home, "feature_repo", "backfill"))
+    with flock(log_file(Settings(home=home)).with_name("log.db.lock"), "test", 0):
+        while_served = start(home, "feature_repo", "simulate", "--users", USERS)
+        assert "service" in while_served.communicate(timeout=60)[0]
+        assert while_served.returncode == 1
     again = finish(start(home, "feature_repo", "simulate", "--users", USERS))
     assert f"{run['events']['accepted']:,} accepted" in again
     refused = start(home, "feature_repo", "simulate", "--users", "7")

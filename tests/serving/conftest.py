@@ -52,13 +52,18 @@ class FakeModel:
 
 
 class FakeReader:
-    """People in a dict. `fault` is raised by read; `slow_s` is waited for; `later` holds the rows in force offline."""
+    """People in a dict. `fault` is raised by read; `slow_s` is waited for; `later` holds the rows in force;
+    `waits` holds whose events are not applied."""
 
     def __init__(self, people: Mapping[str, Snapshot], local: bool = True) -> None:
         self.people, self.local = people, local
         self.fault: Exception | None = None
         self.slow_s = 0.0
         self.later: dict[str, Snapshot] | Exception = {}
+        self.waits: set[str] = set()
+
+    def pending(self, user_ids: Sequence[str]) -> bool:
+        return not self.waits.isdisjoint(user_ids)
 
     def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
         time.sleep(self.slow_s)

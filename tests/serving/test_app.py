@@ -34,6 +34,7 @@ def test_decide(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
         "userId": "slow",
         "at": "2026-01-01T00:00:00.000000Z",
         "known": True,
+        "stale": False,
         "segment": "slow",
         "score": 0.2,
         "model": {"name": "tiny-engagement", "version": 1},

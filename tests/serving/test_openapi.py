@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from serving import docs, openapi
-from serving.app import App
+from serving.app import QUARANTINE, App
+from serving.collect.document import SETTINGS_PATH
+from serving.collect.routes import METHODS, SNIPPET
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +87,17 @@ def test_it_is_an_openapi_document(document: dict[str, Any]) -> None:
     operations = [op for item in document["paths"].values() for op in item.values()]
     assert len({op["operationId"] for op in operations}) == len(operations)
     for path in document["paths"]:
-        assert re.fullmatch(r"/[\w./]*", path)
+        assert re.fullmatch(r"/[\w./{}]*", path)
 
 
 def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., App]) -> None:
     app = make_app()
     routes = {path: {"post"} for path in app._decides} | {path: {"get"} for path in app._pages}
+    routes |= {path: set(methods.lower().split(", ")) for path, methods in METHODS.items()}
+    routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}}
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only
+    assert all(app._collector.methods(path) for path in (*METHODS, SNIPPET, SETTINGS_PATH))
 
 
 def test_answers_and_refusals_are_as_described(

@@ -1,0 +1,63 @@
+"""Which web pages may send: those of the declared origins, and our own."""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from serving.asgi import Header, Refused
+
+VARIABLE = "FIRSTMILE_ORIGINS"
+ANY = "*"
+
+
+def origins(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """FIRSTMILE_ORIGINS: `https://example.org,https://app.example.org:8443`, or `*` for any.
+
+    Raises:
+        ValueError: one is no origin.
+    """
+    found = {part.strip().rstrip("/").lower() for part in environment.get(VARIABLE, "").split(",") if part.strip()}
+    for origin in found - {ANY}:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc:
+            raise ValueError(f"{VARIABLE}: expected origins such as https://example.org, or *, got {origin!r}")
+    return frozenset(found)
+
+
+class Cors:
+    """The headers for browsers."""
+
+    def __init__(self, declared: frozenset[str] = frozenset()) -> None:
+        self._declared = declared
+
+    def headers(self, asked: Mapping[str, str]) -> tuple[Header, ...]:
+        """What an answer to this request carries; nothing where no page of another origin sent it.
+
+        asked: the request's headers by name in lower case.
+
+        Raises:
+            Refused: 403, the origin is not declared.
+        """
+        origin = asked.get("origin")
+        if origin is None:
+            return ()
+        if ANY not in self._declared and origin.lower() not in self._declared:
+            if origin.lower() in (f"http://{asked.get('host')}", f"https://{asked.get('host')}"):  # a page of ours
+                return ()
+            raise Refused(403, "origin_not_declared", f"{origin[:200]} is not among the origins in {VARIABLE}")
+        return (
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-expose-headers", b"firstmile-receipts, retry-after"),
+            (b"vary", b"origin"),
+        )
+
+    def preflight(self, asked: Mapping[str, str], methods: str) -> tuple[Header, ...]:
+        """What the answer to an OPTIONS request carries; raises as `headers` does."""
+        wanted = asked.get("access-control-request-headers") or "content-type, authorization"
+        return (
+            *self.headers(asked),
+            (b"access-control-allow-methods", methods.encode()),
+            (b"access-control-allow-headers", wanted.encode("latin-1")),
+            (b"access-control-max-age", b"86400"),
+        )

@@ -1,0 +1,188 @@
+"""The door: events in, each judged by the contract; the accepted into the event log, the refused into the quarantine.
+
+[JSON] ─► parse ─► enrich ─► log ─► [Receipt]      accepted means durable: the receipts wait for the disk or the broker
+             └─► quarantine ──────────┘             opted out: counted, and kept nowhere
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+
+from feature_repo.domain import Domain
+from feature_repo.event_log import Busy, shard_key
+from feature_repo.events import MAX_MESSAGE_ID, Event, Refusal, parse
+from feature_repo.quarantine import Quarantine, Quarantined
+from serving.asgi import Refused
+from serving.collect.request import decoded, one
+
+OPTED_OUT = "opted_out"
+"""The reason of an event that its person did not want collected."""
+AT_ONCE = 100
+"""Events that are judged without letting other requests in between."""
+RETRY_AFTER_S = 5.0
+"""When to try again after the log or the quarantine failed, as with a full disk."""
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What became of one event. reason: for programs; detail: for people. Both only where it was refused."""
+
+    message_id: str | None
+    status: Literal["accepted", "duplicate", "refused"]
+    reason: str | None = None
+    detail: str | None = None
+
+
+Judged = Event | Refusal | None
+"""None: opted out."""
+
+
+class Log(Protocol):
+    """Of an event log, what the door needs."""
+
+    def append(self, events: Sequence[Event]) -> "Future[list[int] | None]":
+        """As `EventLog.append`."""
+        ...
+
+
+class Door:
+    """Takes events in for one domain.
+
+    known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
+    enrich: adds to an event what is known of it; where it fails, the event is kept as it came.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        log: Log,
+        quarantine: Quarantine,
+        known: Callable[[Sequence[Event]], list[bool]] | None = None,
+        enrich: Callable[[Event], Awaitable[Event]] | None = None,
+    ) -> None:
+        self._domain, self._events, self._quarantine = domain, log, quarantine
+        self._known, self._enrich = known, enrich
+        self._kept = Quarantine(quarantine.folder)  # to read, so that no other thread flushes what waits
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="known")
+        self._keeping = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
+        self.counted: Counter[tuple[str, str]] = Counter()
+        """Events since the start by status and, of the refused, by reason."""
+
+    async def accept(self, raws: Sequence[bytes], received_us: int) -> list[Receipt]:
+        """Take events in, JSON of the contract each; returns, in their order, what became of them, once it is durable.
+
+        An exact copy within one request is not taken twice. Any other copy is: the earliest is the one that counts.
+
+        Raises:
+            Busy: not now. Some of the events may have been taken nevertheless: sent again they are duplicates.
+        """
+        judged = await self._judge(raws, received_us)
+        events = [e for e in judged if type(e) is Event]
+        again, fresh = _copies(events)
+        try:
+            if self._known and events:
+                before = await _in(self._asking, self._known, events)
+                again = [a or b for a, b in zip(again, before, strict=True)]
+            if fresh:
+                await asyncio.wrap_future(self._events.append(await self._enriched(fresh)))
+            if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
+                await _in(self._keeping, self._keep, refused, received_us)
+        except Busy:
+            raise
+        except Exception as e:
+            _log.exception("events cannot be stored")
+            raise Busy(f"events cannot be stored ({type(e).__name__})", RETRY_AFTER_S) from e
+        copies = iter(again)
+        receipts = [_receipt(raw, e, type(e) is Event and next(copies)) for raw, e in zip(raws, judged, strict=True)]
+        self.counted.update((r.status, r.reason or "") for r in receipts)
+        return receipts
+
+    async def check(self, raws: Sequence[bytes], received_us: int) -> list[Receipt]:
+        """The receipts that `accept` would give, for events that nobody has seen; nothing is kept."""
+        judged = await self._judge(raws, received_us)
+        return [_receipt(raw, e, False) for raw, e in zip(raws, judged, strict=True)]
+
+    def decline(self, raws: Sequence[bytes], detail: str) -> list[Receipt]:
+        """The receipts of events that are not wanted collected; they are not even looked at."""
+        self.counted["refused", OPTED_OUT] += len(raws)
+        return [Receipt(None, "refused", OPTED_OUT, detail)] * len(raws)
+
+    async def refused(self, limit: int, reason: str | None = None) -> tuple[Mapping[str, int], list[Quarantined]]:
+        """Counts of the quarantine by reason, and its newest `limit` events, the newest last."""
+        return await asyncio.to_thread(self._read, limit, reason)
+
+    def metrics(self) -> str:
+        """The counts in Prometheus' text format."""
+        lines = ["# TYPE firstmile_events_total counter"]
+        for (status, reason), n in sorted(self.counted.items()):
+            lines.append(f'firstmile_events_total{{status="{status}",reason="{reason}"}} {n}')
+        return "\n".join(lines) + "\n"
+
+    async def _judge(self, raws: Sequence[bytes], received_us: int) -> list[Judged]:
+        judged = list[Judged]()
+        for start in range(0, len(raws), AT_ONCE):
+            judged += [self._judge_one(raw, received_us) for raw in raws[start : start + AT_ONCE]]
+            if start + AT_ONCE < len(raws):
+                await asyncio.sleep(0)
+        return judged
+
+    def _judge_one(self, raw: bytes, received_us: int) -> Judged:
+        event = parse(raw, self._domain, received_us)
+        context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
+        return None if context.get("optOut") is True else event
+
+    async def _enriched(self, events: Sequence[Event]) -> Sequence[Event]:
+        if self._enrich is None:
+            return events
+        found = await asyncio.gather(*(self._enrich(e) for e in events), return_exceptions=True)
+        if failed := [e for e in found if isinstance(e, BaseException)]:
+            _log.warning("%d of %d events are not enriched: %r", len(failed), len(events), failed[0])
+        return [e if isinstance(e, Event) else event for event, e in zip(events, found, strict=True)]
+
+    def _keep(self, refused: Sequence[tuple[bytes, Refusal]], received_us: int) -> None:
+        for raw, refusal in refused:
+            self._quarantine.add(raw, refusal, received_us)
+        self._quarantine.flush()
+
+    def _read(self, limit: int, reason: str | None) -> tuple[Mapping[str, int], list[Quarantined]]:
+        return self._kept.counts(), list(deque(self._kept.read(reason=reason), maxlen=limit))
+
+
+async def _in(threads: ThreadPoolExecutor, act: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, act, *arguments)
+
+
+def _copies(events: Sequence[Event]) -> tuple[list[bool], list[Event]]:
+    """For each event whether it is a copy of one before it, and the events without exact copies of the first."""
+    seen: dict[tuple[str, str], Event] = {}
+    again, fresh = list[bool](), list[Event]()
+    for event in events:
+        first = seen.setdefault((shard_key(event), event.message_id), event)
+        again.append(first is not event)
+        if first is event or first != event:
+            fresh.append(event)
+    return again, fresh
+
+
+def _receipt(raw: bytes, judged: Judged, again: bool) -> Receipt:
+    if isinstance(judged, Event):
+        return Receipt(judged.message_id, "duplicate" if again else "accepted")
+    message_id = _look(raw).get("messageId")
+    shown = message_id[:MAX_MESSAGE_ID].encode(errors="replace").decode() if type(message_id) is str else None
+    if judged is None:
+        return Receipt(shown, "refused", OPTED_OUT, "context.optOut is true")
+    return Receipt(shown, "refused", str(judged.reason), judged.detail)
+
+
+def _look(raw: bytes) -> dict[str, Any]:
+    """What can be seen of an event that the contract refuses."""
+    try:
+        return one(decoded(raw).value)
+    except Refused:
+        return {}

@@ -1,0 +1,217 @@
+"""The collectors' routes: what stands between the network and a dialect, the same for all of them.
+
+origin ─► started? ─► body, limited and timed ─► unpacked, translated ─► key ─► rate ─► opted out? ─► door ─► answer
+"""
+
+import asyncio
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import msgspec
+from msgspec.structs import replace
+
+from feature_repo.event_log import Busy
+from feature_repo.settings import now_us
+from serving.asgi import HANG_UP, Answer, Header, Receive, Refused, Scope, answer_of, read_body, started
+from serving.auth import WRITE, Keys, is_loopback
+from serving.collect import ga4, mixpanel, segment, snippet
+from serving.collect.cors import Cors, origins
+from serving.collect.dialect import RECEIPTS, Dialect, Taken, counted
+from serving.collect.door import Door, Receipt
+from serving.collect.limiter import Limiter, rate
+from serving.collect.request import KB, Request, parameters
+
+BODY_S = 10.0
+"""How long a body may take to arrive."""
+MOST_HELD = 64 * KB * KB
+"""Bytes of bodies that are held at once, those still arriving included."""
+LARGE = 64 * KB
+"""A larger body is unpacked and translated in a thread, so that nobody waits for it."""
+PIXELS = {f"/v1/pixel/{call}": segment.PIXEL for call in segment.CALLS.values() if call != "batch"}
+ROUTES: dict[str, Dialect] = {
+    **{f"/v1/{name}": segment.POST for call in segment.CALLS.items() for name in call},
+    **PIXELS,
+    "/track": mixpanel.EVENTS,
+    "/import": mixpanel.EVENTS,
+    "/engage": mixpanel.PROFILES,
+    "/mp/collect": ga4.POST,
+    "/debug/mp/collect": ga4.DEBUG,
+}
+METHODS = dict.fromkeys(ROUTES, "POST") | dict.fromkeys(PIXELS, "GET")
+METHODS |= dict.fromkeys(("/track", "/import", "/engage"), "GET, POST")
+SNIPPET = "/firstmile.js"
+SETTINGS = ("/v1/projects/", "/settings")
+"""Before and after the write key in the path that Segment's browser SDK asks for."""
+DO_NOT_TRACK = ("dnt", "sec-gpc")
+"""Headers by which a browser says so, each with the value 1."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Who may send, from where, and how much. per_second: events, for each key."""
+
+    keys: Keys = Keys()
+    origins: frozenset[str] = frozenset()
+    per_second: float = 10_000.0
+    body_s: float = BODY_S
+    most_held: int = MOST_HELD
+
+    @classmethod
+    def from_environment(cls) -> "Options":
+        """FIRSTMILE_WRITE_KEYS, FIRSTMILE_ORIGINS and FIRSTMILE_RATE; raises ValueError for what they cannot be."""
+        return cls(Keys.from_environment(variable=WRITE), origins(), rate())
+
+
+class Collector:
+    """Answers the collectors' routes."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._cors, self._limiter = Cors(options.origins), Limiter(options.per_second)
+        self._held = 0
+
+    def methods(self, path: str) -> str | None:
+        """The methods of a route, as an Allow header has them; None: it is none of these."""
+        if path == SNIPPET or _settings_key(path) is not None:
+            return "GET"
+        return METHODS.get(path)
+
+    async def respond(self, path: str, scope: Scope, receive: Receive, door: Door | None) -> Answer:
+        """The answer to a request to one of these routes; a refusal is answered in the dialect's own form.
+
+        Raises:
+            Gone: the caller hung up.
+        """
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        method, methods = scope["method"], self.methods(path) or ""
+        cors: tuple[Header, ...] = ()
+        try:
+            if method == "OPTIONS":
+                return Answer(b"", 204, headers=self._cors.preflight(headers, methods))
+            if path == SNIPPET:
+                return snippet.answer(headers)
+            cors = self._cors.headers(headers)
+            if method not in methods.split(", "):
+                told = f"{path} takes {methods}, not {method}"
+                raise Refused(405, "method_not_allowed", told, None, (b"allow", methods.encode()))
+            if (write_key := _settings_key(path)) is not None:
+                self._admit([write_key], scope)
+                answer = segment.settings(write_key, *_address(scope, headers))
+            else:
+                answer = await self._collect(path, scope, receive, headers, started(door))
+        except Refused as e:
+            answer = ROUTES[path].refusal(e) if path in ROUTES else answer_of(e)
+        return replace(answer, headers=(*answer.headers, *cors))
+
+    async def _collect(
+        self, path: str, scope: Scope, receive: Receive, headers: Mapping[str, str], door: Door
+    ) -> Answer:
+        dialect, received_us = ROUTES[path], now_us()
+        if not self._options.keys:
+            self._admit([], scope)  # before anything is read
+        with self._memory() as arrived:
+            body = await self._body(scope, receive, dialect.limit, arrived)
+            query = parameters(scope.get("query_string", b""))
+            request = Request(path, query, headers, body, dialect.limit, received_us)
+            if len(body) > LARGE:
+                request, taken = await asyncio.to_thread(_translated, dialect, request)
+            else:
+                request, taken = _translated(dialect, request)
+            key = self._admit(taken.keys or _basic(headers.get("authorization")), scope)
+            self._limit(key, len(taken.raws))
+            receipts = await _receipts(dialect, taken, request, door)
+        answer = dialect.answer(request, receipts)
+        return replace(answer, headers=(*answer.headers, (RECEIPTS, counted(receipts))))
+
+    @contextmanager
+    def _memory(self) -> Iterator[Callable[[int], None]]:
+        """A function to report the bytes of a body to as they arrive, which are held until the context is left."""
+        mine = 0
+
+        def arrived(count: int) -> None:
+            nonlocal mine
+            if self._held + count > self._options.most_held:
+                told = "too much is arriving at once; try again in a moment"
+                raise Refused(503, "busy", told, None, (b"retry-after", b"1"), HANG_UP)
+            mine += count
+            self._held += count
+
+        try:
+            yield arrived
+        finally:
+            self._held -= mine
+
+    async def _body(self, scope: Scope, receive: Receive, limit: int, arrived: Callable[[int], None]) -> bytes:
+        seconds = self._options.body_s
+        try:
+            async with asyncio.timeout(seconds):
+                return await read_body(scope, receive, limit, "send fewer events at once", arrived)
+        except TimeoutError:
+            raise Refused(
+                408, "too_slow", f"the body took longer than {seconds:g} s to arrive", None, HANG_UP
+            ) from None
+
+    def _admit(self, shown: Sequence[str], scope: Scope) -> str:
+        """The write key of a request; it is empty where none are needed. All that it shows have to be ours."""
+        keys = self._options.keys
+        if not keys:
+            if is_loopback((scope.get("client") or ("",))[0]):
+                return ""
+            raise Refused(403, "forbidden", f"without write keys ({WRITE}) only this machine is served", None, HANG_UP)
+        if not shown or not all(keys.holds(key.encode(errors="replace")) for key in shown):
+            told = "this write key is none of ours" if shown else "a write key is needed"
+            raise Refused(401, "unauthorized", told)
+        return shown[0]
+
+    def _limit(self, key: str, events: int) -> None:
+        if wait_s := self._limiter.take(key, max(1, events)):
+            told = f"more than {self._options.per_second:g} events a second with this write key"
+            raise Refused(429, "rate_limited", told, None, (b"retry-after", str(math.ceil(wait_s)).encode()))
+
+
+def _translated(dialect: Dialect, request: Request) -> tuple[Request, Taken]:
+    try:
+        request = dialect.opened(request)
+        return request, dialect.take(request)
+    except RecursionError:
+        raise Refused(400, "invalid_json", "the body is nested too deeply") from None
+
+
+async def _receipts(dialect: Dialect, taken: Taken, request: Request, door: Door) -> Sequence[Receipt]:
+    """A receipt for each event that was sent."""
+    if dialect.dry:
+        return await door.check(taken.raws, request.received_us)
+    if asked := next((name for name in DO_NOT_TRACK if request.headers.get(name) == "1"), None):
+        return door.decline(taken.raws, f"the request has {asked}: 1")
+    try:
+        return (await door.accept([*taken.raws, *taken.edges], request.received_us))[: len(taken.raws)]
+    except Busy as e:
+        retry = (b"retry-after", str(math.ceil(e.retry_after_s)).encode())
+        raise Refused(503, "busy", str(e), None, retry) from e
+
+
+def _settings_key(path: str) -> str | None:
+    """The write key in the path of the settings route; None for other paths."""
+    before, after = SETTINGS
+    key = path.removeprefix(before).removesuffix(after)
+    return key if path == before + key + after and key and "/" not in key else None
+
+
+def _address(scope: Scope, headers: Mapping[str, str]) -> tuple[str, str]:
+    """Host and protocol by which the browser reached us."""
+    protocol = headers.get("x-forwarded-proto") or scope.get("scheme", "http")
+    return headers.get("host", "") + scope.get("root_path", ""), "https" if protocol == "https" else "http"
+
+
+def _basic(authorization: str | None) -> list[str]:
+    """The user of Basic authentication, where SDKs put the write key."""
+    kind, _, given = (authorization or "").partition(" ")
+    if kind.lower() != "basic":
+        return []
+    try:
+        user = base64.b64decode(given.encode("latin-1")).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return []
+    return [user] if user else []

@@ -1,0 +1,30 @@
+"""The live part behind HTTP without Bento, which takes longer to start: `python -m tests.e2e.live_child PORT`."""
+
+import signal
+import sys
+
+import uvicorn
+
+from feature_repo.settings import Settings
+from serving import wiring
+from serving.app import App
+from serving.auth import Keys
+
+
+def main(port: int) -> None:
+    """Serve until killed, or stopped by SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has shut down
+    settings = Settings()
+    live = wiring.live(settings)
+    assert live is not None
+    engine = wiring.engine(settings, live=live)
+    app = App(Keys(()), engine, wiring.door(settings, live))
+    try:
+        uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    finally:
+        live.close()
+        engine.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
