@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve decide report mlflow-ui feast-ui lock clean distclean
+.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve decide report parity mlflow-ui feast-ui lock clean distclean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ serve: $(READY) ## The decision service on 127.0.0.1:PORT
 
 report: $(READY) ## The weekly report
 	@$(PY) -m monitoring report $(ARGS)
+
+parity: $(READY) ## Every served feature vector against the lake
+	@$(PY) -m monitoring parity $(ARGS)
 
 mlflow-ui: $(READY) ## MLflow's pages on 127.0.0.1:5000
 	@$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(FIRSTMILE_HOME)/mlflow.db

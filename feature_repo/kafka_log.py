@@ -124,12 +124,12 @@ class KafkaLog:
                     [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
                 )
                 self._subscribed = True
-            self._polled = []
             message = self._consumer.poll(timeout_s)
             while message is not None:
                 self._take(message)
                 message = self._consumer.poll(0) if len(self._polled) < most else None
-            return self._polled
+            polled, self._polled = self._polled, []
+            return polled
 
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """Commit as far as every event of a partition is acked."""
@@ -197,6 +197,7 @@ class KafkaLog:
         self._progress.update({p.partition: Progress() for p in partitions})
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._commit({p.partition for p in partitions}, asynchronous=False)
         self._lost(consumer, partitions)
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -76,5 +76,27 @@ def run(domain: str | None, data: Path | None, users: int, port: int | None) -> 
     run_loop(Settings(domain=domain) if domain else Settings(), data=data, users=users, port=port)
 
 
+@main.command()
+@click.option("--domain", default=None, help="Domain to check.  [default: FIRSTMILE_DOMAIN or saas]")
+def parity(domain: str | None) -> None:
+    """Recompute every served feature vector from the lake, and fail where one differs.
+
+    \b
+    Example:
+      python -m monitoring parity
+    """
+    from rich.console import Console
+
+    from monitoring.parity import parity as compare
+
+    found = compare(Settings(domain=domain) if domain else Settings())
+    Console().print(found.table())
+    if found.wrong:
+        raise click.ClickException(
+            f"{found.wrong:,} values were served that the lake does not give: {found.examples[0]}"
+        )
+    click.echo(f"{found.vectors:,} vectors, 0 mismatches")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m monitoring")

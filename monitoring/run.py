@@ -23,6 +23,7 @@ from feature_repo.log_to_lake import ingest
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
 from monitoring.live import Live, decide_live
+from monitoring.parity import parity
 
 Figures = dict[str, Any]
 
@@ -186,6 +187,10 @@ def _decide(run_: Run, port: int | None) -> None:
         live: Live = decide_live(run_.settings, _people(run_), run_.at_us, port, run_.console)
     run_.figures["decisions"] = live.figures()
     run_.figures["live"] = live.relived.figures()
+    with run_.step("parity"):
+        found = parity(run_.settings)
+        run_.console.print(found.table())
+    run_.figures["parity"] = {"vectors": found.vectors, "not_comparable": found.not_comparable, "wrong": found.wrong}
 
 
 def _people(run_: Run, most: int = 500) -> list[str]:

@@ -34,6 +34,10 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
         ("segments", ", ".join(f"{name} {n}" for name, n in live["segments"].items())),
         ("decision p50 / p99", f"{live['p50_ms']} / {live['p99_ms']} ms over HTTP"),
         ("live", _live(f["live"])),
+        (
+            "parity",
+            f"{f['parity']['vectors']:,} served vectors recomputed from the lake, {f['parity']['wrong']} wrong values",
+        ),
         ("Bento", f["bento"]),
         *((name, where) for name, where in f["uis"].items()),
         ("took", f"{f['seconds']['total']} s"),

@@ -20,6 +20,7 @@ from feature_repo.settings import SOURCE
 from serving import bento, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
+from serving.collect.routes import Options
 
 sys.path.append(str(SOURCE))  # Bento takes its folder off the path once this module is loaded; later imports need it
 
@@ -30,7 +31,7 @@ SWITCH_S = 0.001
 """How long a background thread may keep the interpreter while a request waits (Python's default is 5 ms)."""
 
 _log = logging.getLogger("bentoml.serve.firstmile")
-app = App(Keys.from_environment())
+app = App(Keys.from_environment(), collect=Options.from_environment())
 
 
 def end_with(parent: int) -> None:

@@ -1,5 +1,6 @@
 """The gate before @champion: the standing champion and the candidate on the same newest holdout, and why."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,19 @@ def _gated(settings: Settings, version: int, standing: int | None, gate: Gate) -
         unseen(int(facts["known_by_us"]), held.known_by_us),
         *compare(domain, rows, p, q, "the base rate" if standing is None else f"version {standing}", gate),
         fast_enough(candidate, rows, gate),
+        *served_right(settings),
     ]
     return Verdict(version, standing, all(c.passed for c in checks), checks)
+
+
+def served_right(settings: Settings) -> list[Check]:
+    """Whether the last comparison of served features with the lake found them equal; none where there was none."""
+    path = settings.state / "parity.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    words = f"{found['vectors']:,} served feature vectors, {found['wrong']:,} values that the lake does not give"
+    return [Check("parity", found["wrong"] == 0, words)]
 
 
 def _rows_for(settings: Settings, model: EngagementModel, observed: pd.DataFrame) -> pd.DataFrame:

@@ -59,6 +59,8 @@ def test_a_run_says_what_came_out(run, home):
     assert set(run["events"]["refused"]) >= {"missing_id", "not_json", "wrong_type", "timestamp_in_future"}
     assert run["decisions"]["n"] == run["decisions"]["known"] + 1
     assert run["model"] == {"name": "saas-engagement", "version": 1}
+    assert run["live"]["moves"] > 0 and run["live"]["stale"] == 0
+    assert run["parity"]["wrong"] == 0 and run["parity"]["vectors"] > run["live"]["events"]
     assert Path(run["report"]).read_text().startswith("<!")
     assert list((home / "bentoml" / "bentos" / "firstmile_saas").glob("*/bento.yaml"))
 

@@ -1,11 +1,15 @@
 """Each check of the gate on figures made for it."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from feature_repo.settings import Settings
 from training.evaluate import draws
-from training.promote import Check, Gate, Verdict, better, calibrated, slices_hold, unseen
+from training.promote import Check, Gate, Verdict, better, calibrated, served_right, slices_hold, unseen
 
 N = 3_000
 RNG = np.random.default_rng(9)
@@ -73,3 +77,14 @@ def test_the_reason_is_what_failed() -> None:
     checks = [Check("a", True, "a is well"), Check("b", False, "b is not")]
     assert Verdict(2, 1, False, checks).reason == "b is not"
     assert Verdict(2, 1, True, checks[:1]).reason == "a is well"
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_features_that_were_served_wrong_keep_a_model_back(tmp_path: Path, wrong: int) -> None:
+    settings = Settings(home=tmp_path)
+    assert served_right(settings) == []
+    settings.state.mkdir(parents=True)
+    (settings.state / "parity.json").write_text(json.dumps({"vectors": 1_200, "wrong": wrong}))
+    (check,) = served_right(settings)
+    assert check.passed == (wrong == 0)
+    assert check.words == f"1,200 served feature vectors, {wrong} values that the lake does not give"

@@ -1,0 +1,107 @@
+"""Our snippet in a real browser, on a page of another origin than the collector's."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feature_repo import domains
+from feature_repo.events import Event
+from feature_repo.quarantine import Quarantine
+from feature_repo.sqlite_log import SqliteLog
+from serving.app import App
+from serving.auth import Keys
+from serving.collect.door import Door
+from serving.collect.routes import Options
+from tests.monitoring.test_page_browser import browser  # noqa: F401
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+KEY = "w" * 32
+PAGE = """<!doctype html><title>Start</title><script src="{url}/firstmile.js" data-key="{key}" defer></script>
+<button id="go">Go</button><form id="f" onsubmit="return false"><input name="company"><input name="role">
+<button id="send">Send</button></form>"""
+
+
+class Site:
+    """A page with our snippet, and what its collector has got."""
+
+    def __init__(self, folder: Path, serve: Callable[[App], Any]) -> None:
+        self.html = b""
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(site.html)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.pages = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.pages.serve_forever, daemon=True).start()
+        self.origin = f"http://127.0.0.1:{self.pages.server_port}"
+        self.log = SqliteLog(folder / "log.db")
+        door = Door(domains.load("saas"), self.log, Quarantine(folder / "refused"))
+        self.app = App(Keys(()), None, door, Options(keys=Keys((KEY,)), origins=frozenset({self.origin})))
+
+    def events(self) -> list[Event]:
+        return [event for _, event in self.log.read(0, 1_000)]
+
+    def until(self, n: int) -> list[Event]:
+        deadline = time.monotonic() + 10
+        while len(self.events()) < n:
+            assert time.monotonic() < deadline, self.events()
+            time.sleep(0.02)
+        return self.events()
+
+
+@pytest.fixture
+def site(tmp_path: Path, serve: Callable[[App], Any]) -> Iterator[Site]:
+    made = Site(tmp_path, serve)
+    with serve(made.app) as url:
+        made.html = PAGE.format(url=url, key=KEY).encode()
+        yield made
+    made.pages.shutdown()
+    made.log.close()
+
+
+def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -> None:  # noqa: F811
+    page = browser.new_page()
+    page.goto(site.origin)
+    page.click("#go")
+    page.fill("[name=company]", "a secret")
+    page.click("#send")
+    page.evaluate("firstmile.identify('u-1', {plan: 'pro'})")
+    found = site.until(4)
+    assert {e.name or e.type for e in found} >= {"Clicked", "Form Submitted", "identify"}
+    assert "page" in {e.type for e in found}
+    assert len({e.anonymous_id for e in found}) == 1
+    assert "a secret" not in repr(found)
+    (form,) = [e for e in found if e.name == "Form Submitted"]
+    assert form.properties["fields_empty"] == 1
+    page.reload()  # the same visitor, known by now
+    later = site.until(len(found) + 1)[-1]
+    assert (later.type, later.anonymous_id, later.user_id) == ("page", found[0].anonymous_id, "u-1")
+
+
+def test_an_opt_out_is_honoured(site: Site, browser: "Browser") -> None:  # noqa: F811
+    page = browser.new_page()
+    page.goto(site.origin)
+    had = len(site.until(1))
+    page.evaluate("firstmile.optOut()")
+    page.click("#go")
+    page.reload()
+    page.click("#go")
+    page.wait_for_timeout(600)
+    assert len(site.events()) == had
+    assert page.evaluate("localStorage['firstmile.id']") is None
+    page.evaluate("firstmile.optIn()")
+    page.click("#go")
+    assert len(site.until(had + 1)) == had + 1
