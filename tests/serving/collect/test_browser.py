@@ -18,6 +18,7 @@ from serving.auth import Keys
 from serving.collect.door import Door
 from serving.collect.routes import Options
 from tests.monitoring.test_page_browser import browser  # noqa: F401
+from tests.serving.collect.test_node_sdks import installed  # noqa: F401
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -32,15 +33,16 @@ class Site:
     """A page with our snippet, and what its collector has got."""
 
     def __init__(self, folder: Path, serve: Callable[[App], Any]) -> None:
-        self.html = b""
+        self.html, self.url, self.files = b"", "", dict[str, bytes]()
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
-                self.send_header("Content-Type", "text/html")
+                file = site.files.get(self.path)
+                self.send_header("Content-Type", "text/javascript" if file else "text/html")
                 self.end_headers()
-                self.wfile.write(site.html)
+                self.wfile.write(file or site.html)
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -66,6 +68,7 @@ class Site:
 def site(tmp_path: Path, serve: Callable[[App], Any]) -> Iterator[Site]:
     made = Site(tmp_path, serve)
     with serve(made.app) as url:
+        made.url = url
         made.html = PAGE.format(url=url, key=KEY).encode()
         yield made
     made.pages.shutdown()
@@ -105,3 +108,24 @@ def test_an_opt_out_is_honoured(site: Site, browser: "Browser") -> None:  # noqa
     page.evaluate("firstmile.optIn()")
     page.click("#go")
     assert len(site.until(had + 1)) == had + 1
+
+
+SEGMENT = """<!doctype html><title>Start</title><script src="/segment.js"></script><script>
+const analytics = AnalyticsNext.AnalyticsBrowser.load({{writeKey: "{key}", cdnURL: "{url}"}},
+  {{integrations: {{"Segment.io": {{apiHost: "{host}/v1", protocol: "http"}}}}}})
+analytics.page("Start"); analytics.identify("u-1", {{plan: "pro"}})
+analytics.track("Feature Used", {{feature: "board"}}); analytics.group("g-1"); analytics.alias("u-2", "u-0")
+</script>"""
+
+
+def test_segment_for_browsers(site: Site, browser: "Browser", installed: Path) -> None:  # noqa: F811
+    site.files["/segment.js"] = (installed / "node_modules/@segment/analytics-next/dist/umd/index.js").read_bytes()
+    url = site.url
+    site.html = SEGMENT.format(url=url, key=KEY, host=url.removeprefix("http://")).encode()
+    page = browser.new_page()
+    page.goto(site.origin)
+    found = {e.type: e for e in site.until(5)}
+    assert sorted(found) == ["alias", "group", "identify", "page", "track"]
+    assert (found["identify"].user_id, found["identify"].traits["plan"]) == ("u-1", "pro")
+    assert (found["track"].name, found["track"].user_id) == ("Feature Used", "u-1")
+    assert found["track"].anonymous_id == found["identify"].anonymous_id
