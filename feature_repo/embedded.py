@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 DRAIN_S = 30.0
 """How often the lake gets what the log has."""
+MOST_FILLED = 250_000
+"""Events of the lake that an empty history gets before the service is ready."""
 _COLUMNS = ", ".join(Row._fields[1:])
 _log = logging.getLogger(__name__)
 
@@ -154,8 +156,9 @@ class Past:
 def fill(history: SqliteHistory, settings: Settings, since_us: int) -> None:
     """Give a history what the lake has and it has not: events that came to the lake without the log, or all of them.
 
-    An empty history gets the past of those who did something since a time (µs), and everybody's identity edges; what is
-    older stays in the lake until it is asked for. Whom it gets is due, so that their rows are those of now.
+    An empty history gets everybody's identity edges, and the past of those who did something since a time (µs), unless
+    that is too much to wait for. The others' stays in the lake until they are touched or asked for. Whom it gets is
+    due, so that their rows are those of now.
     """
     with _lake(settings) as (con, lake):
         through, held = lake.last_position(), history.position()
@@ -165,9 +168,11 @@ def fill(history: SqliteHistory, settings: Settings, since_us: int) -> None:
             for rows in _rows(con, _sql(lake.new_since(con, held))):
                 history.add(rows)
             return
-        con.raw_sql(f"create temp table lake as select *, {SENDER} as sender from ({_sql(lake.events(con))})")
+        con.raw_sql(f"create temp view lake as select *, {SENDER} as sender from ({_sql(lake.events(con))})")
         con.raw_sql(f"""create temp table late as
-            select sender from lake group by sender having max(ts_us) >= {since_us}""")
+            select sender, count(*) as events from lake group by sender having max(ts_us) >= {since_us}""")
+        if con.raw_sql("select coalesce(sum(events), 0) from late").fetchone()[0] > MOST_FILLED:
+            con.raw_sql("delete from late")
         edges = ", ".join(f"'{e}'" for e in EDGES)
         early = con.raw_sql("select distinct sender from lake anti join late using (sender)").fetchall()
         history.leave(sender for (sender,) in early)
