@@ -112,7 +112,7 @@ def call(port: int, method: str, path: str, body: Any = None, key: str | None = 
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     connection.request(method, path, json.dumps(body) if body is not None else None, headers)
     response = connection.getresponse()
-    text = response.read().decode()
+    text = response.read().decode(errors="replace")
     connection.close()
     return response.status, json.loads(text) if "json" in response.headers.get("content-type", "") else text
 

@@ -56,9 +56,10 @@ class Site:
     def events(self) -> list[Event]:
         return [event for _, event in self.log.read(0, 1_000)]
 
-    def until(self, n: int) -> list[Event]:
+    def until(self, n: int, last: str = "") -> list[Event]:
+        """The events, once there are n, among them one of type `last`."""
         deadline = time.monotonic() + 10
-        while len(self.events()) < n:
+        while len(self.events()) < n or (last and last not in {e.type for e in self.events()}):
             assert time.monotonic() < deadline, self.events()
             time.sleep(0.02)
         return self.events()
@@ -82,7 +83,7 @@ def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -
     page.fill("[name=company]", "a secret")
     page.click("#send")
     page.evaluate("firstmile.identify('u-1', {plan: 'pro'})")
-    found = site.until(4)
+    found = site.until(4, "identify")
     assert {e.name or e.type for e in found} >= {"Clicked", "Form Submitted", "identify"}
     assert "page" in {e.type for e in found}
     assert len({e.anonymous_id for e in found}) == 1
