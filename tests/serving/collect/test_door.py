@@ -142,7 +142,7 @@ def test_enriched_where_that_works(make_door: Callable[..., Door], log: Any) -> 
 
     began = time.monotonic()
     accept(make_door(enrich=enrich), *(raw(messageId=f"m{n}") for n in range(50)))
-    assert time.monotonic() - began < 1  # all at once
+    assert time.monotonic() - began < 2  # all at once, not 2.5 s one by one
     assert [e.context == {} for e in log.events] == [n == 2 for n in range(50)]
 
 
