@@ -1,11 +1,14 @@
 # The vocabulary of the project: every target is one line that calls a room.
 #   make run                                  the whole loop on simulated sign-ups
 #   make run DOMAIN=oulad DATA=<folder>       the same on real people
+#   make run BROKER=rabbitmq ONLINE=redis     live events through a broker, on several workers
 DOMAIN ?= saas
 STATE ?= var
 PORT ?= 3000
 USERS ?= 5000
 DATA ?=
+BROKER ?=
+ONLINE ?=
 VERSION ?=
 ARGS ?=
 
@@ -22,11 +25,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve decide report parity mlflow-ui feast-ui lock clean distclean
+.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve stream report parity mlflow-ui feast-ui lock clean distclean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "Variables: DOMAIN=$(DOMAIN) DATA=<folder> PORT=$(PORT) STATE=$(STATE) USERS=$(USERS) VERSION=<n> ARGS=<options of the command>"
+	@echo "Variables: DOMAIN=$(DOMAIN) DATA=<folder> PORT=$(PORT) STATE=$(STATE) USERS=$(USERS) BROKER=kafka|rabbitmq|kinesis ONLINE=redis VERSION=<n> ARGS=<options of the command>"
 
 $(READY): requirements.lock pyproject.toml
 	@python=$$(for p in $(PYTHON) python3 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done); \
@@ -40,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 install: $(READY) ## Create or update the virtual environment
 
 run: $(READY) ## The whole loop: events, features, model, service, decisions, report
-	@$(PY) -m monitoring run --users $(USERS) $(if $(DATA),--data "$(DATA)") $(ARGS)
+	@$(PY) -m monitoring run --users $(USERS) $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER)) $(if $(ONLINE),--online $(ONLINE)) $(ARGS)
 
 test: $(READY) ## All tests in their short forms
 	@$(PY) -m pytest tests -m "not soak" $(ARGS)
@@ -92,6 +95,9 @@ compare: $(READY) ## oulad beside the published figures
 
 build: $(READY) ## A Bento that holds the champion
 	@$(PY) -m serving build $(ARGS)
+
+stream: $(READY) ## The workers that apply what a broker (FIRSTMILE_LOG) holds
+	@$(PY) -m feature_repo stream $(ARGS)
 
 serve: $(READY) ## The decision service on 127.0.0.1:PORT
 	@$(PY) -m serving serve --port $(PORT) $(ARGS)

@@ -22,7 +22,7 @@ def _explained(run: Callable[[], Any]) -> Any:
     """Run, and show what a person can do something about as one line in place of a traceback."""
     try:
         return run()
-    except (ValueError, FileNotFoundError, BusyError) as error:
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, BusyError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -81,6 +81,28 @@ def backfill(domain: str) -> None:
     else:
         click.echo(f"offline: nothing to do, the rows hold all events up to position {done.position:,}")
     click.echo(f"online: {materialize(settings, now_us()).rows:,} rows written")
+
+
+@main.command()
+@domain_option
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
+def stream(domain: str, workers: int) -> None:
+    """Apply the events that a broker holds, until Ctrl-C or SIGTERM. Without a broker the service does it by itself.
+
+    \b
+    FIRSTMILE_LOG      kafka://host:9092/topic, amqp://user:password@host:5672/?queue=name, kinesis://stream?region=…
+    FIRSTMILE_HISTORY  redis://host:6379/0, FIRSTMILE_ONLINE the same: for more than one worker
+    Example: python -m feature_repo stream --workers 4
+    """
+    import signal
+    import threading
+
+    from feature_repo.workers import run
+
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    _explained(lambda: run(Settings(domain=domain), workers, stop, click.echo))
 
 
 @main.command()

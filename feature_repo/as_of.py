@@ -33,28 +33,48 @@ ASKED = "asked_us"
 """The time t beside each typed event."""
 
 
-def as_of(events: Table, domain: Domain, program: Program) -> Table:
+def as_of(events: Table, domain: Domain, program: Program, folded: Table | None = None) -> Table:
     """The row in force at t, by plain aggregation over the events with timestamp <= t.
 
     Args:
         events: typed ones (history.typed) with t beside each: `asked_us` int64, µs, the same for all of a person's.
         program: takes the intermediate steps.
+        folded: `person` and an int64 column for each additive leaf (see `additive`): what events add to it that are
+            not there.
 
     Returns:
         user_id | ts_us, the last change point <= t | position | valid_until_us, the first one after t among the known
         events, null for never | the domain's features. Where ts_us is null the person has no event by t: no row then.
     """
+    rows = leaf_rows(events, domain, program, folded)
+    names: dict[Term, str] = {leaf: f"l{i}" for i, leaf in enumerate(all_leaves(domain))}
+    features = {f.name: value(f.term, _column(rows, names)) for f in domain.features}
+    return rows.select("ts_us", "valid_until_us", "position", "user_id", **features)
+
+
+def additive(domain: Domain) -> dict[str, Term]:
+    """The leaves to which each event adds for good, whatever comes later, by their column in `leaf_rows`."""
+    kinds = Count | Sum | Sessions | SessionTime
+    found = {f"l{i}": leaf for i, leaf in enumerate(all_leaves(domain))}
+    return {name: leaf for name, leaf in found.items() if isinstance(leaf, kinds) and leaf.window is None}
+
+
+def leaf_rows(events: Table, domain: Domain, program: Program, folded: Table | None = None) -> Table:
+    """As `as_of`, but in place of the features their leaves (terms.all_leaves) as columns l0, l1, …"""
     owned = program.step("owned", history(events, domain, program, ASKED))
     t = owned[ASKED]
     seen = owned.mutate(current=(owned.epoch_from <= t) & (t < owned.epoch_to))
     seen = seen.mutate(past=seen.current & (seen.ts_us <= seen[ASKED]))
     seen = _beside(seen, domain)
-    leaves: dict[Term, str] = {leaf: f"l{i}" for i, leaf in enumerate(all_leaves(domain))}
-    found = {name: _leaf(seen, leaf) for leaf, name in leaves.items()}
+    found = {f"l{i}": _leaf(seen, leaf) for i, leaf in enumerate(all_leaves(domain))}
     rows = seen.group_by("entity").aggregate(**_bounds(seen, domain), **found)
-    features = {f.name: value(f.term, _column(rows, leaves)) for f in domain.features}
     bounds = {"ts_us": rows.ts_us.nullif(BEGIN), "valid_until_us": rows.valid_until_us.nullif(END)}
-    return rows.select(**bounds, position=rows.position, user_id=rows.entity, **features)
+    values = {name: rows[name] for name in found}
+    if folded is not None:
+        rows = rows.left_join(folded.rename({f"{name}_folded": name for name in additive(domain)}),
+                              rows.entity == folded.person)  # fmt: skip
+        values |= {name: rows[name] + rows[f"{name}_folded"].fill_null(0) for name in additive(domain)}
+    return rows.select(**bounds, position=rows.position, user_id=rows.entity, **values)
 
 
 def _beside(seen: Table, domain: Domain) -> Table:

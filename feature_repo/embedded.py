@@ -6,32 +6,25 @@ accepted event ─► log.db (durable) ─► stream ─► history.db ─► on
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from feature_repo import domains
+import pyarrow as pa
+
 from feature_repo.event_log import shard_key
 from feature_repo.events import ANONYMOUS, Event
-from feature_repo.history_store import EDGES, Row, SqliteHistory
+from feature_repo.history_store import HistoryStore, has_message, open_history
 from feature_repo.lake import Lake
-from feature_repo.lake_sql import SENDER
 from feature_repo.log_to_lake import AT_ONCE, drain, log_file
+from feature_repo.past import Past, fill
+from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings, now_us
 from feature_repo.sqlite_log import SqliteLog
 from feature_repo.store import ensure_applied
 from feature_repo.stream import Processor, Stream
 
-if TYPE_CHECKING:
-    from ibis.backends.duckdb import Backend
-    from ibis.expr.types import Table
-
 DRAIN_S = 30.0
 """How often the lake gets what the log has."""
-MOST_FILLED = 250_000
-"""Events of the lake that an empty history gets before the service is ready."""
-_COLUMNS = ", ".join(Row._fields[1:])
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +41,13 @@ class Embedded:
         lake, path = Lake(settings.lake), log_file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         drain(settings)
-        self.history = SqliteHistory(settings.state / "history.db", Past(settings))
-        fill(self.history, settings, clock() - domains.load(settings.domain).horizon)
-        self.log = SqliteLog(path, lake.last_position() + 1, self.history.position())
-        self.processor = Processor(settings, self.history, clock)
+        self.history = open_history(settings)
+        fill(self.history, settings, clock())
+        quarantine = Quarantine(settings.quarantine)
+        self.log = SqliteLog(path, lake.last_position() + 1, self.history.position(), on_poison=quarantine.poison)
+        self.processor = Processor(settings, self.history, clock, Past(settings))
         self.stream = Stream(self.log, self.processor)
-        self.pending = Pending(self.stream, SqliteHistory(settings.state / "history.db", Past(settings)), self.log.last)
+        self.pending = Pending(self.stream, self.history.reader(), self.log.last)
         self._stop = threading.Event()
         self._drainer = threading.Thread(target=self._drain, name="lake", daemon=True)
 
@@ -68,6 +62,19 @@ class Embedded:
         future = self.log.append(events)
         future.add_done_callback(lambda done: self.pending.note(events, done))
         return future
+
+    @property
+    def applied(self) -> int:
+        """The log position up to which the online rows have every event of people who are not pending."""
+        return self.stream.applied
+
+    def rows(self, persons: Iterable[str], at_us: int) -> tuple[pa.Table, int]:
+        """The rows in force at a time, and the position up to which events are in them."""
+        return self.processor.rows(persons, at_us)
+
+    def lag(self) -> int:
+        """Events accepted and not yet applied."""
+        return self.log.lag()
 
     def close(self) -> None:
         """Finish what is under way, and give the lake what the log has."""
@@ -95,9 +102,9 @@ class Pending:
     floor: the log position up to which everybody's may be pending: what an earlier process had accepted.
     """
 
-    def __init__(self, stream: Stream, history: SqliteHistory, floor: int) -> None:
+    def __init__(self, stream: Stream, history: HistoryStore, floor: int) -> None:
         self.history = history
-        self._stream, self._floor = stream, floor
+        self._stream, self._slow, self._floor = stream, stream.processor.slow, floor
         self._until: dict[str, int] = {}
         self._copies: dict[tuple[str, str], int] = {}
         self._newest = 0
@@ -110,7 +117,7 @@ class Pending:
         with self._lock:
             if len(self._copies) > AT_ONCE:
                 applied = self._stream.applied
-                self._until = {k: p for k, p in self._until.items() if p > applied}
+                self._until = {k: p for k, p in self._until.items() if p > applied or k in self._slow}
                 self._copies = {k: p for k, p in self._copies.items() if p > applied}
             for event, position in zip(events, appended.result() or (), strict=True):
                 self._copies[shard_key(event), event.message_id] = position
@@ -124,88 +131,27 @@ class Pending:
         keys = [(shard_key(e), e.message_id) for e in events]
         return [k in self._copies or there for k, there in zip(keys, self.history.known(keys), strict=True)]
 
-    def of(self, persons: Iterable[str]) -> bool:
-        """Whether the online row of any of these may lack an accepted event."""
+    def of(self, persons: Iterable[str], after: str | None = None) -> bool:
+        """Whether the online row of any of these may lack an accepted event.
+
+        after: a message id that the row has to have, of the first of them.
+        """
+        if after is not None and not has_message(self.history, next(iter(persons)), after):
+            return True
         applied = self._stream.applied
         if applied < self._floor:
             return True
         with self._lock:
             if not self._until:
                 return False
-            if applied >= self._newest:
+            if applied >= self._newest and not self._slow:
                 self._until.clear()
                 return False
-            return any(self._until.get(key, 0) > applied for person in persons for key in self._keys(person))
+            return any(self._lacks(person, applied) for person in persons)
+
+    def _lacks(self, person: str, applied: int) -> bool:
+        until = max(self._until.get(key, 0) for key in self._keys(person))
+        return until > applied or (until > 0 and person in self._slow)
 
     def _keys(self, person: str) -> list[str]:
         return [person, *(f"{ANONYMOUS}{a}" for a in self.history.aliases(person))]
-
-
-class Past:
-    """Reads events out of the lake for a history."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def __call__(self, senders: Sequence[str]) -> list[Row]:
-        """Every event of these senders that the lake has, one copy of each."""
-        with _lake(self._settings) as (con, lake):
-            return [row for rows in _rows(con, _sql(lake.events(con, senders))) for row in rows]
-
-
-def fill(history: SqliteHistory, settings: Settings, since_us: int) -> None:
-    """Give a history what the lake has and it has not: events that came to the lake without the log, or all of them.
-
-    An empty history gets everybody's identity edges, and the past of those who did something since a time (µs), unless
-    that is too much to wait for. The others' stays in the lake until they are touched or asked for. Whom it gets is
-    due, so that their rows are those of now.
-    """
-    with _lake(settings) as (con, lake):
-        through, held = lake.last_position(), history.position()
-        if through <= held:
-            return
-        if held:
-            for rows in _rows(con, _sql(lake.new_since(con, held))):
-                history.add(rows)
-            return
-        con.raw_sql(f"create temp view lake as select *, {SENDER} as sender from ({_sql(lake.events(con))})")
-        con.raw_sql(f"""create temp table late as
-            select sender, count(*) as events from lake group by sender having max(ts_us) >= {since_us}""")
-        if con.raw_sql("select coalesce(sum(events), 0) from late").fetchone()[0] > MOST_FILLED:
-            con.raw_sql("delete from late")
-        edges = ", ".join(f"'{e}'" for e in EDGES)
-        early = con.raw_sql("select distinct sender from lake anti join late using (sender)").fetchall()
-        history.leave(sender for (sender,) in early)
-        for rows in _rows(
-            con,
-            f"""select * exclude (sender) from lake anti join late using (sender)
-                where type in ({edges}) and user_id is not null and anonymous_id is not null""",
-        ):
-            history.keep(rows, 0)
-        for rows in _rows(con, "select * exclude (sender) from lake semi join late using (sender)"):
-            history.add(rows)
-        history.keep([], through)
-
-
-@contextmanager
-def _lake(settings: Settings) -> Iterator[tuple["Backend", Lake]]:
-    import ibis
-
-    con = ibis.duckdb.connect()
-    try:
-        yield con, Lake(settings.lake)
-    finally:
-        con.disconnect()
-
-
-def _sql(table: "Table") -> str:
-    import ibis
-
-    return ibis.to_sql(table, dialect="duckdb")
-
-
-def _rows(con: "Backend", query: str) -> Iterator[list[Row]]:
-    """The rows of a query of SCHEMA's columns, in chunks."""
-    found = con.con.execute(f"select {SENDER}, {_COLUMNS} from ({query})")
-    while chunk := found.fetchmany(AT_ONCE):
-        yield [Row(*values) for values in chunk]

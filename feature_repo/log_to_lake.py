@@ -1,13 +1,17 @@
 """From the log to the lake in the order of positions, and past the log where a source is ingested as a whole."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from feature_repo import domains
 from feature_repo.domain import Ingested
+from feature_repo.history_store import HistoryStore, Row, open_history
 from feature_repo.lake import Lake
+from feature_repo.lake_sql import INCOMING
 from feature_repo.settings import Settings
 from feature_repo.sqlite_log import read_log
 from feature_repo.storage import flock
@@ -22,13 +26,32 @@ def log_file(settings: Settings) -> Path:
 
 
 def drain(settings: Settings) -> int:
-    """Give the lake what the log has and it has not; returns how many events. Several may do it at once."""
+    """Give the lake what the log has and it has not; returns how many events. Several may do it at once.
+
+    A broker gives no positions: there, what the history has given positions to.
+    """
+    if settings.log != "sqlite":
+        with closing(open_history(settings)) as history:
+            return drain_history(history, Lake(settings.lake))
     lake, given = Lake(settings.lake), 0
     while batch := read_log(log_file(settings), lake.last_position(), AT_ONCE):
         first = batch[0][0]
         if lake.append([event for _, event in batch], first) >= first:
             given += len(batch)
     return given
+
+
+def drain_history(history: HistoryStore, lake: Lake) -> int:
+    """Give the lake what waits in `arrived`; returns how many events."""
+    given = 0
+    while True:
+        history.passed_on(lake.last_position())
+        if not (rows := history.arrived(AT_ONCE)):
+            return given
+        columns = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
+        table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in INCOMING}, schema=INCOMING)
+        if lake.append_table(table, rows[0].position) >= rows[-1].position:
+            given += len(rows)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import msgspec
 
-from feature_repo.refusals import Refusal
+from feature_repo.refusals import Reason, Refusal
+from feature_repo.settings import now_us
 from feature_repo.wire import MAX_INTEGER, plain_json
 
 MAX_KEPT = 256 * 1024
@@ -78,6 +79,11 @@ class Quarantine:
         self._waiting.append((day, json.dumps(line, separators=(",", ":")).encode()))
         if len(self._waiting) >= FLUSH_EVERY:
             self.flush()
+
+    def poison(self, raw: bytes, why: str) -> None:
+        """Keep a message of the event log that is no event, durably: for a log's `on_poison`."""
+        self.add(raw, Refusal(Reason.NO_EVENT, why), now_us())
+        self.flush()
 
     def flush(self) -> None:
         """Write what waits, durably: one write a day's file, so that a kill can lose only what is not yet flushed."""

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     BAD_TIMESTAMP = "bad_timestamp"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
+    NO_EVENT = "no_event"
 
 
 MEANING: Mapping[Reason, str] = {
@@ -53,6 +54,7 @@ MEANING: Mapping[Reason, str] = {
     Reason.BAD_TIMESTAMP: "a timestamp that is no RFC 3339 date and time with a zone",
     Reason.TIMESTAMP_IN_FUTURE: "a timestamp more than 24 hours after the event was received",
     Reason.TIMESTAMP_TOO_OLD: "a timestamp before the year 2000",
+    Reason.NO_EVENT: "a message in the event log that was not put there by this project",
 }
 
 

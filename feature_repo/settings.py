@@ -42,12 +42,16 @@ class Settings:
 
     Environment: FIRSTMILE_HOME (the folder that holds all state), FIRSTMILE_DOMAIN (`saas`),
     FIRSTMILE_LAKE (a folder or any fsspec URI), FIRSTMILE_ONLINE (`sqlite`, or `redis://host:port/db`),
+    FIRSTMILE_LOG (`sqlite`, or the address of a broker: see event_log.open_log), FIRSTMILE_HISTORY (`sqlite`, or
+    `redis://host:port/db`),
     MLFLOW_TRACKING_URI (an MLflow server instead of the SQLite file).
     """
 
     home: Path = field(default_factory=_home)
     domain: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_DOMAIN") or "saas")
     online: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_ONLINE") or "sqlite")
+    log: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_LOG") or "sqlite")
+    history: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_HISTORY") or "sqlite")
 
     @property
     def state(self) -> Path:

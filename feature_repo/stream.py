@@ -5,21 +5,27 @@ poll ─► history (durable, with its position) ─► ack
 
 At least once over idempotent writes: the history knows every copy of a message, and whoever is touched is due there
 until their row has been written. So a kill at any moment costs nothing but doing the last batch again.
+
+Two lanes: in the slow one (see slow_lane.py) are those whose row takes long to compute, so that nobody else waits.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import domains
 from feature_repo.event_log import Delivered, EventLog
+from feature_repo.folding import foldable
 from feature_repo.fresh import Fresh
-from feature_repo.history_store import NEVER, HistoryStore, Written, row_of
+from feature_repo.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
 from feature_repo.settings import Settings, now_us
+from feature_repo.slow_lane import Past, SlowLane, needs_past
 from feature_repo.store import delete_online, feature_store, write_online
 
 MOST_EVENTS = 1_000
@@ -29,72 +35,123 @@ MOST_PERSONS = 500
 TICK_S = 0.25
 """How often it is looked whose rows have changed by themselves."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class Processor:
-    """Applies events to the history and keeps the online rows up to date. Safe from several threads."""
+    """Applies events to the history and keeps the online rows up to date. Safe from several threads.
 
-    def __init__(self, settings: Settings, history: HistoryStore, clock: Callable[[], int] = now_us) -> None:
-        self.history = history
-        self.clock = clock
-        self._domain = domains.load(settings.domain)
+    past: reads events of senders whose past was left in the lake.
+    slow: persons who have events that are applied and not in their row, because they are in the slow lane.
+    """
+
+    def __init__(
+        self, settings: Settings, history: HistoryStore, clock: Callable[[], int] = now_us, past: Past | None = None
+    ) -> None:
+        self.history, self.clock = history, clock
+        self.slow = history.deferred()
         self._fresh = Fresh(settings.domain, history)
-        self._store = feature_store(settings, lineage=False)
-        self._lock = threading.RLock()
+        self._rows = OnlineRows(settings)
+        self._slow_lane = SlowLane(settings.domain, history.reader(), past)
+        self._mine: dict[str, None] = {}
+        self._lock, self._slow_lock = threading.RLock(), threading.Lock()
 
     def apply(self, delivered: Sequence[Delivered]) -> None:
         """Take events in, durably: after this they can be acked."""
         with self._lock:
-            self._take_in(delivered)
-
-    def _take_in(self, delivered: Sequence[Delivered]) -> None:
-        after = self.history.position()
-        rows = []
-        for n, d in enumerate(delivered, 1):
-            position = after + n if d.position is None else d.position
-            if position > after:
-                rows.append(row_of(position, d.event))
-        added = self.history.add(rows)
-        self._fresh.add(added.new, added.corrected)
+            rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered]
+            added = self.history.add(rows)
+            self._fresh.add(added.new, added.corrected)
+            self._mine |= dict.fromkeys(added.touched)
 
     def refresh(self, most: int = MOST_PERSONS) -> int:
         """Write the rows of up to `most` persons who are due by now; returns how many were due."""
         with self._lock:
-            persons = self.history.due(self.clock(), most)
-            if persons:
-                self._write(persons)
+            now = self.clock()
+            persons = list(self._mine)[:most] or self.history.claim(now, most)
+            slow = needs_past(self._fresh, persons) | self._slow_lane.working_on.intersection(persons)
+            self.slow |= slow.intersection(self._mine)
+            self.history.defer(slow)
+            quick = [p for p in persons if p not in slow]
+            if quick:
+                found, by = self._fresh.rows(quick, now)
+                self.history.note(self._rows.write(self.history, quick, found, by), by)
+                self.history.defer(foldable(self._fresh, quick, now))
+            for person in persons:
+                self._mine.pop(person, None)
+            return len(persons)
+
+    def refresh_slow(self) -> int:
+        """The same for some of those in the slow lane; returns how many. Others may go on meanwhile."""
+        with self._slow_lock:
+            lane = self._slow_lane
+            persons = lane.claim(self.clock())
+            for some in lane.together(persons):
+                found, by = lane.rows(some, self.clock())
+                lane.history.note(self._rows.write(lane.history, some, found, by), by)
+                lane.fold(some, self.clock())
+                self.slow -= {p for p in some if not lane.history.unsettled(p, self.clock())}
+            lane.working_on = set()
             return len(persons)
 
     def rows(self, persons: Iterable[str], at_us: int) -> tuple[pa.Table, int]:
         """The rows in force at a time, as `Fresh.rows` gives them, and the position of the last event applied."""
+        persons = list(persons)
         with self._lock:
-            found = self._fresh.rows(persons, at_us)
-            return found.filter(pc.is_valid(found["ts_us"])), self.history.position()
+            if not needs_past(self._fresh, persons):
+                return _there(*self._fresh.rows(persons, at_us))
+        with self._slow_lock:
+            return _there(*self._slow_lane.rows(persons, at_us))
 
-    def _write(self, persons: Sequence[str]) -> None:
-        """Bring the online rows of these persons up to date, then note when they are next due.
+    def forget(self, senders: Iterable[str]) -> None:
+        """Nothing of these senders stays in memory."""
+        with self._lock, self._slow_lock:
+            self._fresh.forget(list(senders))
+            self._slow_lane.fresh.forget(list(senders))
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        self._slow_lane.history.close()
+
+
+def _there(found: pa.Table, position: int) -> tuple[pa.Table, int]:
+    """Without those who have no event yet."""
+    return found.filter(pc.is_valid(found["ts_us"])), position
+
+
+class OnlineRows:
+    """Brings the online rows of persons up to date."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._domain = domains.load(settings.domain)
+        self._store = feature_store(settings, lineage=False)
+
+    def write(
+        self, history: HistoryStore, persons: Sequence[str], found: pa.Table, by: int
+    ) -> dict[str, Written | None]:
+        """Write the rows found for these persons by what was known at position `by`; returns what to note of each.
 
         A row's timestamp never goes back, as a correction can move somebody's newest change point; its position is
         that of the last event applied: so the online store's order lets it replace what was believed before.
         """
-        found = self._fresh.rows(persons, self.clock())
-        before = self.history.written(persons)
+        before = history.written(persons)
         note: dict[str, Written | None] = dict.fromkeys(persons)
         for person, ts_us, until in zip(
             *(found[c].to_pylist() for c in ("user_id", "ts_us", "valid_until_us")), strict=True
         ):
             if ts_us is not None or until is not None:
-                note[person] = Written(max(NEVER if ts_us is None else ts_us, before[person].event_us), until)
+                held = before[person].event_us if person in before else NEVER
+                note[person] = Written(max(NEVER if ts_us is None else ts_us, held), until)
         rows = found.filter(pc.is_valid(found["ts_us"]))
         there = rows["user_id"].to_pylist()
         if there:
             moments = [w.event_us for p in there if (w := note[p])]
-            write_online(self._store, self._domain, _offline(rows, moments, self.history.position()))
-        gone = [p for p in set(persons).difference(there) if before[p].event_us != NEVER]
+            write_online(self._store, self._domain, _offline(rows, moments, by))
+        gone = [p for p in set(persons).difference(there) if p in before and before[p].event_us != NEVER]
         if gone:
             delete_online(self._store, self._domain, gone)
-        self.history.note(note)
+        return note
 
 
 def _offline(rows: pa.Table, moments: Sequence[int], position: int) -> pa.Table:
@@ -109,46 +166,81 @@ def _offline(rows: pa.Table, moments: Sequence[int], position: int) -> pa.Table:
 
 
 class Stream:
-    """A thread that applies what the log delivers, and what the clock makes due.
+    """Two threads: one applies what the log delivers, and what the clock makes due; one is the slow lane.
 
     An error of the log, the history or the online store is told and tried again: nothing is acked before it is applied.
+    applied: the position up to which everything is in the online rows, but for people in `processor.slow`.
+    reopen: opens the log anew after an error of it, for one that has to be.
     """
 
-    def __init__(self, log: EventLog, processor: Processor) -> None:
-        self.log, self.processor = log, processor
+    def __init__(self, log: EventLog, processor: Processor, reopen: Callable[[], EventLog] | None = None) -> None:
+        self.log, self.processor, self._reopen = log, processor, reopen
         self.applied = processor.history.position()
-        self.error: str | None = None
+        self._errors: dict[str, str] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+        self._delivered: list[Delivered] = []
+        self._looked_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._again, args=(step,), name=name, daemon=True)
+            for name, step in (("stream", self._step), ("slow lane", self._slow_step))
+        ]
 
     def start(self) -> "Stream":
         """Begin; returns itself."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def close(self) -> None:
         """Finish the batch under way."""
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        self.processor.close()
 
-    def _run(self) -> None:
-        looked_s, delivered = 0.0, list[Delivered]()
+    @property
+    def error(self) -> str | None:
+        """Why it cannot go on, or None."""
+        return "; ".join(self._errors.values()) or None
+
+    def _again(self, step: Callable[[], None]) -> None:
+        name = threading.current_thread().name
         while not self._stop.is_set():
             try:
-                delivered = delivered or self.log.poll(MOST_EVENTS, TICK_S)
-                if delivered:
-                    self.processor.apply(delivered)
-                    self.log.ack(delivered)
-                if delivered or time.monotonic() - looked_s >= TICK_S:
-                    looked_s = time.monotonic()
-                    self._settle()
-                self.error, delivered = None, []
+                step()
+                self._errors.pop(name, None)
             except Exception as e:  # whatever it is, the batch under way is kept
-                if self.error is None:
-                    _log.exception("the stream cannot go on, and tries again")
-                self.error = f"{type(e).__name__}: {e}"
+                if name not in self._errors:
+                    _log.exception("the %s cannot go on, and tries again", name)
+                self._errors[name] = f"{type(e).__name__}: {e}"
                 self._stop.wait(1)
+
+    def _step(self) -> None:
+        self._delivered = self._delivered or self._of_log(lambda log: log.poll(MOST_EVENTS, TICK_S))
+        if self._delivered:
+            self.processor.apply(self._delivered)
+            self._of_log(lambda log: log.ack(self._delivered))
+        if self._delivered or time.monotonic() - self._looked_s >= TICK_S:
+            self._looked_s = time.monotonic()
+            self._settle()
+        self._delivered = []
+
+    def _of_log(self, ask: Callable[[EventLog], T]) -> T:
+        """What the log answers. After an error a log that has to be is opened anew: what was not acked comes again."""
+        try:
+            return ask(self.log)
+        except Exception:
+            if self._reopen is not None:
+                self._delivered = []
+                with suppress(Exception):
+                    self.log.close()
+                self.log = self._reopen()
+            raise
+
+    def _slow_step(self) -> None:
+        if not self.processor.refresh_slow():
+            self._stop.wait(TICK_S)
 
     def _settle(self) -> None:
         """Write whoever is due; once nobody is, all that was applied can be seen online."""

@@ -63,17 +63,29 @@ def report(domain: str | None, at_us: int | None, weeks: int) -> None:
 )
 @click.option("--users", default=5_000, show_default=True, type=click.IntRange(min=1), help="People to simulate.")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port of the service.  [default: a free one]")
-def run(domain: str | None, data: Path | None, users: int, port: int | None) -> None:
+@click.option("--broker", type=click.Choice(["kafka", "rabbitmq", "kinesis"]), help="Hold live events there.")
+@click.option("--online", type=click.Choice(["redis"]), help="Hold the online rows there.")
+def run(
+    domain: str | None, data: Path | None, users: int, port: int | None, broker: str | None, online: str | None
+) -> None:
     """Run the whole loop once: events, features, model, service, decisions, report.
+
+    A broker and Redis are looked for on this machine, unless FIRSTMILE_LOG and FIRSTMILE_ONLINE say where they are.
 
     \b
     Examples:
       python -m monitoring run --users 1000
       python -m monitoring run --domain oulad --data ~/oulad
+      python -m monitoring run --broker rabbitmq --online redis
     """
+    from monitoring.distributed import distributed
     from monitoring.run import run as run_loop
 
-    run_loop(Settings(domain=domain) if domain else Settings(), data=data, users=users, port=port)
+    try:
+        settings = distributed(Settings(domain=domain) if domain else Settings(), broker, online)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    run_loop(settings, data=data, users=users, port=port)
 
 
 @main.command()

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from feature_repo.settings import SOURCE, Settings
+from monitoring import distributed
 from monitoring.relive import Relived, relive
 
 STARTS_WITHIN_S = 90
@@ -82,10 +83,10 @@ def service(settings: Settings, port: int, at_us: int | None = None) -> Iterator
         TimeoutError: it did not get ready in time, or ended.
     """
     log = settings.state / "service.log"
-    environment = os.environ | {"FIRSTMILE_HOME": str(settings.home), "FIRSTMILE_DOMAIN": settings.domain}
+    environment = distributed.environment(settings)
     if at_us is not None and abs(at_us / 1e6 - time.time()) > 60:
         environment["FIRSTMILE_NOW"] = datetime.fromtimestamp(at_us / 1e6, UTC).isoformat()
-    with log.open("wb") as out:
+    with distributed.workers(settings, environment), log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving", "serve", "--port", str(port)],
             cwd=SOURCE,

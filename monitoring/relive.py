@@ -88,7 +88,8 @@ def relive(settings: Settings, url: str, run: str, console: Console) -> Relived:
             for n, event in enumerate(life):
                 began = time.perf_counter()
                 _send(sdk, person, event, event["at"] + late, f"{person}-{n}")
-                decision = client.post("/v1/decide", json={"userId": person}).raise_for_status().json()
+                asked = {"userId": person} | ({} if settings.log == "sqlite" else {"after": f"{person}-{n}"})
+                decision = client.post("/v1/decide", json=asked).raise_for_status().json()
                 milliseconds.append((time.perf_counter() - began) * 1000)
                 events, stale = events + 1, stale + decision["stale"]
                 if decision["segment"] != before:

@@ -115,7 +115,7 @@ class App:
 
     async def _decide(self, body: bytes) -> Answer:
         request = _parse(_decide_request, body)
-        return Answer(_encoder.encode(await self._started().decide(request.user_id, request.explain)))
+        return Answer(_encoder.encode(await self._started().decide(request.user_id, request.explain, request.after)))
 
     async def _batch(self, body: bytes) -> Answer:
         request = _parse(_batch_request, body)

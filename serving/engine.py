@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ STALE = "an event that was accepted is not in the features yet"
 CHUNK = 50
 """Users of a batch that are decided without letting other requests in between."""
 
+T = TypeVar("T")
 Found = Snapshot | Unavailable | None
 _log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ class Reader(Protocol):
         """The rows in the online store; None: nobody has seen this person. Raises what the store raises."""
         ...
 
-    def pending(self, user_ids: Sequence[str]) -> bool:
-        """Whether an event that was accepted may be missing in the online row of any of these people."""
+    def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
+        """Whether an event that was accepted may be missing in the online row of any of these people.
+
+        after: a message that the first of them has sent, and that has to be in it: takes longer to tell.
+        """
         ...
 
     def ended(self, row: Snapshot, now_us: int) -> bool:
@@ -91,9 +95,9 @@ class Engine:
         self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
 
-    async def decide(self, user_id: str, explain: bool = False) -> Decision:
-        """The decision for one person, now."""
-        stale = await self._settled([user_id])
+    async def decide(self, user_id: str, explain: bool = False, after: str | None = None) -> Decision:
+        """The decision for one person, now. after: a message of theirs that it has to know."""
+        stale = await self._settled([user_id], after)
         at = self._clock()
         (found,) = await self._renew([user_id], await self._read([user_id], at), at)
         return self._answer(user_id, at, found, explain, stale)
@@ -137,14 +141,24 @@ class Engine:
         if self.log:
             self.log.close()
 
-    async def _settled(self, user_ids: Sequence[str]) -> bool:
+    async def _settled(self, user_ids: Sequence[str], after: str | None = None) -> bool:
         """Wait until what was accepted of these people's events can be seen online; whether that took too long."""
         deadline = time.monotonic() + SETTLE_S
-        while self.reader.pending(user_ids):
+        while await self._pending(user_ids, after, deadline):
             if time.monotonic() > deadline:
                 return True
             await asyncio.sleep(0.001)
         return False
+
+    async def _pending(self, user_ids: Sequence[str], after: str | None, deadline: float) -> bool:
+        if after is None:
+            return self.reader.pending(user_ids)
+        try:
+            return await self._in_thread(deadline - time.monotonic(), self.reader.pending, user_ids, after)
+        except Exception as e:  # the history may be another system: what it does not say is not known
+            _log.warning("it cannot be told whether %s is applied: %s", after, _words(e))
+            await asyncio.sleep(0.05)
+            return True
 
     def _answer(self, user_id: str, at: int, found: Found, explain: bool, stale: bool) -> Decision:
         if stale and isinstance(found, Snapshot):
@@ -188,7 +202,7 @@ class Engine:
         renewed |= {u: _noted(r, "there are no offline rows") for u, r in ended.items() if u not in renewed}
         return [renewed.get(u, r) for u, r in zip(user_ids, found, strict=True)]
 
-    async def _in_thread(self, patience_s: float, read: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_thread(self, patience_s: float, read: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         return await asyncio.wait_for(loop.run_in_executor(self._threads, read, *arguments), patience_s)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from feature_repo.domain import Domain
 from feature_repo.elapsed import elapsed_seconds
-from feature_repo.embedded import Embedded
+from feature_repo.live import Live
 from feature_repo.settings import Settings
 from serving.decide import Snapshot, Value
 from serving.offline import OfflineRows
@@ -40,7 +40,7 @@ class Reader:
     live: computes rows from everybody's history, where this process has it.
     """
 
-    def __init__(self, settings: Settings, domain: Domain, live: Embedded | None = None) -> None:
+    def __init__(self, settings: Settings, domain: Domain, live: Live | None = None) -> None:
         self.local = settings.online == "sqlite"
         self._live = live
         self._settings, self._domain = settings, domain
@@ -85,15 +85,18 @@ class Reader:
         if self._store is None:
             self._reconnect()
             raise ConnectionError(self._error)
-        applied = self._live.stream.applied if self._live else 0
+        applied = self._live.applied if self._live else 0
         found = self._store.read(user_ids)
         return [
             None if f is None else self._snapshot(u, *f, now_us, applied) for u, f in zip(user_ids, found, strict=True)
         ]
 
-    def pending(self, user_ids: Sequence[str]) -> bool:
-        """Whether an event that was accepted may be missing in the online row of any of these people."""
-        return self._live is not None and self._live.pending.of(user_ids)
+    def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
+        """Whether an event that was accepted may be missing in the online row of any of these people.
+
+        after: a message that the first of them has sent, and that has to be in it.
+        """
+        return self._live is not None and self._live.pending.of(user_ids, after)
 
     def _reconnect(self) -> None:
         if time.monotonic() - self._tried_s > RETRY_S and not self._connecting.locked():
@@ -120,7 +123,7 @@ class Reader:
 
     def _computed(self, users: list[str], now_us: int) -> dict[str, Snapshot]:
         assert self._live is not None
-        found, position = self._live.processor.rows(users, now_us)
+        found, position = self._live.rows(users, now_us)
         renewed = {}
         for row in found.to_pylist():
             user, event_us, until = row.pop("user_id"), row.pop("ts_us"), row.pop(VALID_UNTIL)

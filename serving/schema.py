@@ -25,6 +25,14 @@ Context = Annotated[
         examples=[{"page": "/projects"}],
     ),
 ]
+After = Annotated[
+    Annotated[str, Meta(max_length=100)] | None,
+    Meta(
+        description="The messageId of an event that was sent for this person before: the decision waits for it, at "
+        "most a second, and is `stale` where it has not come by then. Needed only where a broker holds the events.",
+        examples=["m-1"],
+    ),
+]
 Explain = Annotated[bool, Meta(description="Add the features that moved the score most.")]
 
 
@@ -34,6 +42,7 @@ class DecideRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=T
     user_id: UserId
     context: Context = {}
     explain: Explain = False
+    after: After = None
 
 
 class BatchRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.embedded import Embedded
+from feature_repo.live import Live, open_live
 from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings
 from feature_repo.storage import BusyError
@@ -60,7 +60,7 @@ def champion(settings: Settings, folder: Path | None) -> Champion:
     return from_registry(settings, float(os.environ.get("FIRSTMILE_POLL_SECONDS") or POLL_S))
 
 
-def engine(settings: Settings, folder: Path | None = None, logged: bool = True, live: Embedded | None = None) -> Engine:
+def engine(settings: Settings, folder: Path | None = None, logged: bool = True, live: Live | None = None) -> Engine:
     """A started engine. Stores and registry may be down: it decides anyway, and says so.
 
     folder: of a bundled champion; None: follow the registry. logged: whether decisions go to the decision log. live:
@@ -88,18 +88,19 @@ def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
         raise ModelFault(f"{who} has segment {', '.join(strange)}, for which the policy has no journey")
 
 
-def door(settings: Settings, live: Embedded) -> Door:
+def door(settings: Settings, live: Live) -> Door:
     """Where events come in."""
     domain = domains.load(settings.domain)
     return Door(domain, live, Quarantine(settings.quarantine), live.pending.known)
 
 
-def live(settings: Settings) -> Embedded | None:
-    """What takes events in, started; None where another process has this state folder's log, or several workers run."""
-    if workers() > 1:
+def live(settings: Settings) -> Live | None:
+    """What takes events in, started; None where another process has this state folder's log, or several workers run
+    without a broker."""
+    if workers() > 1 and settings.log == EMBEDDED:
         return None
     try:
-        return Embedded(settings).start()
+        return open_live(settings)
     except BusyError as e:
         _log.warning("no events are taken in here: %s", e)
         return None

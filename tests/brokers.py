@@ -120,6 +120,22 @@ def rabbitmq(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def redis(folder: Path) -> Iterator[Server]:
+    """FIRSTMILE_TEST_REDIS (host:port), or a server of our own that keeps every write on disk."""
+    if address := os.environ.get("FIRSTMILE_TEST_REDIS"):
+        yield Server(address, None)
+        return
+    if not shutil.which("redis-server"):
+        pytest.skip("no Redis server: set FIRSTMILE_TEST_REDIS or install redis-server")
+    port = free_port()
+    durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    with started(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", *durable, "--dir", str(folder)], port, 20
+    ) as server:
+        yield server
+
+
+@contextmanager
 def kinesis() -> Iterator[Server]:
     """Moto's server; boto3 finds credentials that it accepts in the environment."""
     pytest.importorskip("moto.server", reason="no Kinesis: install moto[server]")

@@ -2,17 +2,19 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import domains, fresh
+from feature_repo import domains, folding, fresh, slow_lane
 from feature_repo.event_log import Delivered
 from feature_repo.events import Event
-from feature_repo.history_store import SqliteHistory
 from feature_repo.settings import Settings
+from feature_repo.sqlite_history import SqliteHistory
 from feature_repo.store import apply, delete_online, feature_store, read_online
 from feature_repo.stream import Processor
 from tests.feature_repo import histories, oracle
@@ -62,12 +64,20 @@ def wanted(settings: Settings, rows: list[histories.Row], t: int) -> dict[str, d
 
 
 def settle(processor: Processor) -> None:
-    while processor.refresh():
+    while processor.refresh() + processor.refresh_slow():
         pass
 
 
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object, Any], None]:
+    """Sets a limit of a module for the rest of the test."""
+    return lambda name, module, value: monkeypatch.setattr(module, name, value)
+
+
 @given(data=st.data())
-def test_any_order_copies_batches_and_kills_give_the_rows_of_the_definition(world: Settings, data, tmp_path_factory):
+def test_any_order_copies_batches_and_kills_give_the_rows_of_the_definition(
+    world: Settings, data, tmp_path_factory, limits
+):
     domain = domains.load(world.domain)
     delete_online(feature_store(world, lineage=False), domain, ENTITIES)
     rows = data.draw(histories.events(domain, 15))
@@ -79,7 +89,10 @@ def test_any_order_copies_batches_and_kills_give_the_rows_of_the_definition(worl
     edges = sorted({r["ts_us"] + w for r in arrivals for w in [0, *domain.windows]})
     clock = Clock(data.draw(st.sampled_from(edges)) - 1)
     file = tmp_path_factory.mktemp("history") / f"{next(FILES)}.db"
-    fresh.MOST_HELD = data.draw(st.sampled_from([1, 500_000]))  # of events in memory
+    limits("MOST_HELD", fresh, data.draw(st.sampled_from([1, 500_000])))  # of events in memory
+    limits("HEAVY", slow_lane, data.draw(st.sampled_from([1, 5, 20_000])))  # of events of somebody in the quick lane
+    limits("FOLD_FROM", folding, data.draw(st.sampled_from([0, 2, 500])))
+    limits("reach", folding, lambda domain: max(domain.windows))  # the least that is exact, so that much is folded
     processor = opened(world, file, clock)
     done = 0
     while done < len(arrivals):

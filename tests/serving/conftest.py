@@ -62,7 +62,7 @@ class FakeReader:
         self.later: dict[str, Snapshot] | Exception = {}
         self.waits: set[str] = set()
 
-    def pending(self, user_ids: Sequence[str]) -> bool:
+    def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
         return not self.waits.isdisjoint(user_ids)
 
     def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:

@@ -1,0 +1,89 @@
+"""The live part where a broker holds the log: events go there, and workers elsewhere apply them."""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.event_log import Busy, EventLog, open_log, shard_key
+from feature_repo.events import Event
+from feature_repo.history_store import HistoryStore, has_message, open_history
+from feature_repo.past import Past
+from feature_repo.settings import Settings, now_us
+from feature_repo.slow_lane import SlowLane
+
+AGAIN_S = 3.0
+"""How long to wait before the broker is tried again."""
+_log = logging.getLogger(__name__)
+
+
+class Brokered:
+    """A Live (see there) that reads what the workers have written."""
+
+    applied = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log: EventLog | None = None
+        self._closed = threading.Event()
+        self._opening = threading.Thread(target=self._open, name="event log", daemon=True)
+        self._opening.start()
+        self.history = open_history(settings)
+        self.pending = Behind(self.history)
+        self._rows = SlowLane(settings.domain, self.history.reader(), Past(settings))
+        self._lock = threading.Lock()
+
+    def append(self, events: Sequence[Event]) -> "Future[list[int] | None]":
+        """As `EventLog.append`."""
+        if self._log is None:
+            raise Busy("the broker does not answer", AGAIN_S)
+        return self._log.append(events)
+
+    def _open(self) -> None:
+        """Connect, again and again: decisions go on meanwhile."""
+        while self._log is None and not self._closed.is_set():
+            try:
+                self._log = open_log(self._settings.log)
+            except Exception as e:
+                _log.warning("the broker cannot be reached; trying again in %g s: %s", AGAIN_S, e)
+                self._closed.wait(AGAIN_S)
+
+    def rows(self, persons: Iterable[str], at_us: int) -> tuple[pa.Table, int]:
+        """The rows in force at a time, and the position up to which events are in them."""
+        with self._lock:
+            found, position = self._rows.rows(list(persons), at_us)
+        return found.filter(pc.is_valid(found["ts_us"])), position
+
+    def lag(self) -> int:
+        """Events in the broker that no worker has acked."""
+        return self._log.lag() if self._log is not None else 0
+
+    def close(self) -> None:
+        """Write what waits, let go of connections."""
+        self._closed.set()
+        self._opening.join()
+        if self._log is not None:
+            self._log.close()
+        self._rows.history.close()
+        self.history.close()
+
+
+class Behind:
+    """What the history says of accepted events; what is in the broker only is not known here."""
+
+    def __init__(self, history: HistoryStore) -> None:
+        self.history = history
+
+    def of(self, persons: Iterable[str], after: str | None = None) -> bool:
+        """Whether a message that the caller names is not in the first person's row yet; without one: no."""
+        if after is None:
+            return False
+        person = next(iter(persons))
+        return not has_message(self.history, person, after) or self.history.unsettled(person, now_us())
+
+    def known(self, events: Sequence[Event]) -> list[bool]:
+        """For each event whether a copy of it was applied before."""
+        return self.history.known([(shard_key(e), e.message_id) for e in events])

@@ -1,0 +1,74 @@
+"""The live part as the service sees it: events in, and who knows what of them when it decides.
+
+no broker:  append ─► log, stream, history and lake in this process (embedded.py)
+a broker:   append ─► broker ─► workers (workers.py) ─► history, online store, lake; here only what they know is read
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import pyarrow as pa
+
+from feature_repo.events import Event
+from feature_repo.settings import Settings
+
+
+class Known(Protocol):
+    """What is known of events that were accepted."""
+
+    def of(self, persons: Iterable[str], after: str | None = None) -> bool:
+        """Whether the online row of any of these may lack an accepted event.
+
+        after: a message id that the row has to have, of the first of them.
+        """
+        ...
+
+    def known(self, events: Sequence[Event]) -> list[bool]:
+        """For each event whether a copy of it was accepted before, as far as can be told from here."""
+        ...
+
+
+class Live(Protocol):
+    """Takes events in, and gives rows as of now."""
+
+    @property
+    def pending(self) -> Known:
+        """Who has events that are not in their rows."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """The log position up to which the online rows have every event of people who are not pending; 0: not known."""
+        ...
+
+    def append(self, events: Sequence[Event]) -> "Future[list[int] | None]":
+        """As `EventLog.append`."""
+        ...
+
+    def rows(self, persons: Iterable[str], at_us: int) -> tuple[pa.Table, int]:
+        """The rows in force at a time, as `Fresh.rows` gives them, and the position up to which events are in them."""
+        ...
+
+    def lag(self) -> int:
+        """Events accepted and not yet applied."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        ...
+
+
+def open_live(settings: Settings) -> Live:
+    """The live part that the settings name, started.
+
+    Raises:
+        BusyError: another process has this state folder's log.
+    """
+    if settings.log == "sqlite":
+        from feature_repo.embedded import Embedded
+
+        return Embedded(settings).start()
+    from feature_repo.brokered import Brokered
+
+    return Brokered(settings)

@@ -1,0 +1,83 @@
+"""A run over a broker or Redis: where they are, whether they answer, and the workers beside the service."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import md5
+from urllib.parse import parse_qsl, urlsplit
+
+from feature_repo.settings import SOURCE, Settings
+
+REDIS = "redis://127.0.0.1:6379/0"
+BROKERS = {
+    "kafka": "kafka://127.0.0.1:9092/{name}?group={name}",
+    "rabbitmq": "amqp://guest:guest@127.0.0.1:5672/?queue={name}",
+    "kinesis": "kinesis://{name}?endpoint=http://127.0.0.1:4566&region=us-east-1",
+}
+"""Where a broker is unless FIRSTMILE_LOG says; the name is one of the state folder's own."""
+WORKERS = 2
+
+
+def distributed(settings: Settings, broker: str | None, online: str | None) -> Settings:
+    """The settings with a broker (a name of BROKERS), or with `online` redis; both: the history is on Redis too.
+
+    Raises:
+        ValueError: one of them does not answer; says where it was looked for.
+    """
+    asked = settings
+    if online and settings.online == "sqlite":
+        asked = replace(asked, online=REDIS)
+    if broker and settings.log == "sqlite":
+        name = f"firstmile-{settings.domain}-{md5(settings.lake.encode(), usedforsecurity=False).hexdigest()[:8]}"
+        asked = replace(asked, log=BROKERS[broker].format(name=name))
+    if asked.log != "sqlite" and asked.online != "sqlite" and settings.history == "sqlite":
+        asked = replace(asked, history=asked.online)
+    for variable, url in (("LOG", asked.log), ("ONLINE", asked.online)):
+        if url != "sqlite":
+            _answers(f"FIRSTMILE_{variable}", url)
+    return asked
+
+
+def _answers(variable: str, url: str) -> None:
+    parts = urlsplit(dict(parse_qsl(urlsplit(url).query)).get("endpoint") or url)
+    if parts.hostname is None or parts.scheme == "kinesis":
+        return
+    port = parts.port or {"redis": 6379, "rediss": 6379, "amqp": 5672, "kafka": 9092}.get(parts.scheme, 443)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=3).close()
+    except OSError as e:
+        raise ValueError(
+            f"nobody answers at {parts.hostname}:{port} ({e}): start it, or say where it is by {variable}={parts.scheme}://…"
+        ) from None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment in which another process has the same settings."""
+    return os.environ | {
+        "FIRSTMILE_HOME": str(settings.home),
+        "FIRSTMILE_DOMAIN": settings.domain,
+        "FIRSTMILE_LOG": settings.log,
+        "FIRSTMILE_HISTORY": settings.history,
+        "FIRSTMILE_ONLINE": settings.online,
+    }
+
+
+@contextmanager
+def workers(settings: Settings, environment: dict[str, str]) -> Iterator[None]:
+    """The processes that apply what a broker holds, while the block runs; none where there is no broker."""
+    if settings.log == "sqlite":
+        yield
+        return
+    number = 1 if "sqlite" in (settings.history, settings.online) else WORKERS
+    command = [sys.executable, "-m", "feature_repo", "stream", "--workers", str(number)]
+    with (settings.state / "stream.log").open("wb") as out:
+        process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)

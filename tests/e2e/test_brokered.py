@@ -1,0 +1,186 @@
+"""The same promises with a broker: workers in processes of their own, the history and the online rows on Redis."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from feature_repo.history_store import open_history
+from feature_repo.settings import Settings, now_us
+from monitoring.distributed import environment
+from tests import brokers
+from tests.e2e.processes import ROOT, Server, as_defined, in_the_lake_once, send_all, until, wire
+
+WORKERS = 2
+
+
+class Stream:
+    """`python -m feature_repo stream`, which can be stopped, and whose workers can be killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        command = [sys.executable, "-m", "feature_repo", "stream", "--workers", str(WORKERS)]
+        self.log = settings.home / "stream.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log)
+
+    def workers(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process(self.process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+
+    def kill_one(self, chance: random.Random) -> None:
+        """kill -9 of a worker."""
+        if found := self.workers():
+            chance.choice(found).kill()
+
+    def stop(self) -> None:
+        """SIGTERM; it has to end by itself."""
+        self.process.terminate()
+        assert self.process.wait(60) == 0, self.log.read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], brokers.Server]]:
+    """A server by name, started when it is first asked for."""
+    start = {
+        "kafka": brokers.kafka,
+        "rabbitmq": lambda: brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")),
+        "kinesis": brokers.kinesis,
+        "redis": lambda: brokers.redis(tmp_path_factory.mktemp("redis")),
+    }
+    running: dict[str, brokers.Server] = {}
+    with ExitStack() as stack:
+
+        def server(name: str) -> brokers.Server:
+            if name not in running:
+                running[name] = stack.enter_context(start[name]())
+            return running[name]
+
+        yield server
+
+
+@pytest.fixture
+def world(servers: Callable[[str], brokers.Server], tmp_path: Path) -> Iterator[Callable[[str], Settings]]:
+    """Settings over a broker of that name and Redis, both empty."""
+
+    def made(broker: str) -> Settings:
+        import redis as client
+
+        name, at = f"firstmile-{uuid4().hex[:8]}", servers(broker).address
+        urls = {
+            "kafka": f"kafka://{at}/{name}?group={name}&shards=4&session.timeout.ms=6000",
+            "rabbitmq": f"amqp://{at}/?queue={name}&shards=4",
+            "kinesis": f"kinesis://{name}?region=eu-west-1&shards=4&lease_s=3&checkpoints={tmp_path}/kinesis.db"
+            f"&endpoint=http://{at}",
+        }
+        online = f"redis://{servers('redis').address}/0"
+        client.Redis.from_url(online).flushdb()
+        return Settings(home=tmp_path, domain="saas", log=urls[broker], history=online, online=online)
+
+    yield made
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("broker", ["kafka", "rabbitmq", "kinesis"])
+@pytest.mark.parametrize("kills", [2, pytest.param(60, marks=pytest.mark.soak)])
+def test_killed_workers_lose_nothing_and_count_nothing_twice(
+    world: Callable[[str], Settings], broker: str, kills: int
+) -> None:
+    settings, chance = world(broker), random.Random(kills)
+    users = [f"u{i}" for i in range(8)]
+    sent = {u: [wire(u, n, chance) for n in range(30 if kills < 10 else 400)] for u in users}
+    every = [e for events in sent.values() for e in events]
+    server, stream = Server(settings), Stream(settings)
+    server.start()
+    try:
+        with ThreadPoolExecutor(len(users)) as pool:
+            batches = {u: [events[i : i + 4] for i in range(0, len(events), 4)] for u, events in sent.items()}
+            done = [pool.submit(send_all, server, batches[u], random.Random(u)) for u in users]
+            for _ in range(kills):
+                until(lambda: len(stream.workers()) == WORKERS, 60)
+                time.sleep(chance.uniform(0.1, 3))
+                stream.kill_one(chance)
+            for future in done:
+                future.result()
+        settled(settings, [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in every])
+        as_defined(settings, every, users)
+    finally:
+        stream.stop()
+        server.stop()
+    in_the_lake_once(settings, every)
+
+
+def settled(settings: Settings, keys: list[tuple[str, str]]) -> None:
+    """Every event has been applied, and every row written."""
+    history = open_history(settings)
+    until(lambda: all(history.known(keys)) and not history.waiting(now_us()), 120)
+    history.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_decision_knows_the_message_that_it_is_asked_to_wait_for(world: Callable[[str], Settings]) -> None:
+    settings = world("rabbitmq")
+    server, stream = Server(settings), Stream(settings)
+    server.start()
+    try:
+        until(lambda: len(stream.workers()) == WORKERS, 60)
+        with httpx.Client(base_url=server.url, timeout=10) as client:
+            slow = client.post("/v1/decide", json={"userId": "p", "after": "never sent"}).json()
+            assert slow["stale"] and not slow["known"]
+            fresh = []
+            for n in range(200):
+                event = {"type": "track", "event": "Clicked", "messageId": f"m{n}", "userId": "p"}
+                sent = {"batch": [event | {"timestamp": datetime.now(UTC).isoformat()}]}
+                assert client.post("/v1/batch", json=sent).status_code == 200
+                answer = client.post("/v1/decide", json={"userId": "p", "after": f"m{n}", "explain": True}).json()
+                fresh.append(not answer["stale"])
+        assert sum(fresh[20:]) == 180  # the first ones may come before the workers are up
+    finally:
+        stream.stop()
+        server.stop()
+    import pyarrow.parquet as pq
+
+    logged = [r for f in settings.decisions.glob("*.parquet") for r in pq.read_table(f).to_pylist() if r["features"]]
+    import json
+
+    clicks = [json.loads(r["features"])["clicks"] for r in sorted(logged, key=lambda r: r["decision_id"])]
+    assert clicks[-180:] == list(range(21, 201))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", ["redis", "rabbitmq"])
+def test_a_server_that_is_away_for_a_while_costs_nothing(
+    world: Callable[[str], Settings], servers: Callable[[str], brokers.Server], part: str
+) -> None:
+    settings, chance = world("rabbitmq"), random.Random(1)
+    users = [f"u{i}" for i in range(4)]
+    sent = {u: [wire(u, n, chance) for n in range(24)] for u in users}
+    every = [e for events in sent.values() for e in events]
+    server, stream = Server(settings), Stream(settings)
+    server.start()
+    try:
+        until(lambda: len(stream.workers()) == WORKERS, 60)
+        with ThreadPoolExecutor(len(users)) as pool:
+            batches = {u: [events[i : i + 2] for i in range(0, len(events), 2)] for u, events in sent.items()}
+            done = [pool.submit(send_all, server, batches[u], random.Random(u)) for u in users]
+            with servers(part).stopped():
+                time.sleep(4)
+                with httpx.Client(base_url=server.url, timeout=10) as client:
+                    answer = client.post("/v1/decide", json={"userId": "u0"}).json()
+                    assert answer["elements"], answer
+            for future in done:
+                future.result()
+        settled(settings, [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in every])
+        as_defined(settings, every, users)
+    finally:
+        stream.stop()
+        server.stop()
+    in_the_lake_once(settings, every)
