@@ -12,6 +12,8 @@ from feature_repo.vocabulary import Column, Elapsed, Feature, feature_type, leav
 if TYPE_CHECKING:
     import pandas as pd
 
+    from feature_repo.enrichment import Step
+
 BUILT_IN = {"type": "string", "name": "string", "day": "int64", "part_of_day": "string"}
 """Columns that every history has: the event's type and name, its UTC day number since 1970, and the part of
 the UTC day (night 0-5, morning 6-11, afternoon 12-17, evening 18-23)."""
@@ -61,6 +63,7 @@ class Domain:
     segments: from the lowest score to the highest.
     attainable(settings, rows) gives the true probabilities of rows (user_id, now_us) where the source knows them.
     slices: names of string features over which a model must hold up.
+    enrich: what events are given on their way in, in this order.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Domain:
     outcomes: Callable[[Settings], pa.Table]
     needs_data: str = ""
     attainable: Callable[[Settings, "pd.DataFrame"], Any] | None = None
+    enrich: tuple["Step", ...] = ()
 
     def __post_init__(self) -> None:
         """Check the declaration as a whole, when the program starts.
@@ -101,6 +105,14 @@ class Domain:
         for s in self.slices:
             if types.get(s) != "string":
                 raise ValueError(f"domain {self.name}: slice {s!r} is no string feature")
+        for path, kind in (added for step in self.enrich for added in step.adds.items()):
+            for c in self.columns:
+                nested = f"{c.path}.".startswith(f"{path}.") or f"{path}.".startswith(f"{c.path}.")
+                if nested and (c.path, c.type) != (path, kind):
+                    raise ValueError(
+                        f"domain {self.name}: column {c.name} reads {c.path} as {c.type}, "
+                        f"to which enrichment adds {path} as {kind}"
+                    )
 
     @property
     def column_types(self) -> dict[str, str]:

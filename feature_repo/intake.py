@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from feature_repo.domain import Domain, Ingested
+from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.events import Event, Refusal, parse
 from feature_repo.lake import Lake
 from feature_repo.quarantine import Quarantine
@@ -30,15 +31,19 @@ def take_in(
 ) -> Ingested:
     """Parse (raw, received_us) pairs in order; the accepted go to the lake, the others as they came to the quarantine.
 
-    total: how many there are, for the bar.
+    The accepted get what the domain's steps add, but for those over HTTP. total: how many there are, for the bar.
+
+    Raises:
+        ValueError: a table that a step joins with is not there or not right.
     """
+    enrich = Enrichment(domain).pure if domain.enrich else None
     lake, quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
     accepted, refused = 0, Counter[str]()
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("events", total=total)
         for batch in _batches(events, BATCH):
             good = _parsed(batch, domain, quarantine, refused)
-            lake.append(good)
+            lake.append([enrich(event) for event in good] if enrich else good)
             accepted += len(good)
             bar.advance(task, len(batch))
     quarantine.flush()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.live import Live, open_live
 from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings
@@ -47,9 +48,11 @@ def check(settings: Settings) -> tuple[Domain, policy.Policy]:
     """What can be checked before anything starts.
 
     Raises:
-        ValueError: no such domain. PolicyError: the policy does not fit.
+        ValueError: no such domain, or a step of its enrichment lacks what it needs. PolicyError: the policy does not
+            fit.
     """
     domain = domains.load(settings.domain)
+    Enrichment(domain)
     return domain, policy.for_domain(domain)
 
 
@@ -91,7 +94,8 @@ def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
 def door(settings: Settings, live: Live) -> Door:
     """Where events come in."""
     domain = domains.load(settings.domain)
-    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known)
+    enrich = Enrichment(domain) if domain.enrich else None
+    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich)
 
 
 def live(settings: Settings) -> Live | None:

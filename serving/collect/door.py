@@ -7,13 +7,14 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from feature_repo.domain import Domain
+from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.event_log import Busy, shard_key
 from feature_repo.events import MAX_MESSAGE_ID, Event, Refusal, parse
 from feature_repo.quarantine import Quarantine, Quarantined
@@ -55,7 +56,7 @@ class Door:
     """Takes events in for one domain.
 
     known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
-    enrich: adds to an event what is known of it; where it fails, the event is kept as it came.
+    enrich: adds to events what is known of them.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Door:
         log: Log,
         quarantine: Quarantine,
         known: Callable[[Sequence[Event]], list[bool]] | None = None,
-        enrich: Callable[[Event], Awaitable[Event]] | None = None,
+        enrich: Enrichment | None = None,
     ) -> None:
         self._domain, self._events, self._quarantine = domain, log, quarantine
         self._known, self._enrich = known, enrich
@@ -90,7 +91,8 @@ class Door:
                 before = await _in(self._asking, self._known, events)
                 again = [a or b for a, b in zip(again, before, strict=True)]
             if fresh:
-                await asyncio.wrap_future(self._events.append(await self._enriched(fresh)))
+                enriched = await self._enrich(fresh) if self._enrich else fresh
+                await asyncio.wrap_future(self._events.append(enriched))
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
                 await _in(self._keeping, self._keep, refused, received_us)
         except Busy:
@@ -122,7 +124,7 @@ class Door:
         lines = ["# TYPE firstmile_events_total counter"]
         for (status, reason), n in sorted(self.counted.items()):
             lines.append(f'firstmile_events_total{{status="{status}",reason="{reason}"}} {n}')
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + (self._enrich.metrics() if self._enrich else "")
 
     async def _judge(self, raws: Sequence[bytes], received_us: int) -> list[Judged]:
         judged = list[Judged]()
@@ -136,14 +138,6 @@ class Door:
         event = parse(raw, self._domain, received_us)
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         return None if context.get("optOut") is True else event
-
-    async def _enriched(self, events: Sequence[Event]) -> Sequence[Event]:
-        if self._enrich is None:
-            return events
-        found = await asyncio.gather(*(self._enrich(e) for e in events), return_exceptions=True)
-        if failed := [e for e in found if isinstance(e, BaseException)]:
-            _log.warning("%d of %d events are not enriched: %r", len(failed), len(events), failed[0])
-        return [e if isinstance(e, Event) else event for event, e in zip(events, found, strict=True)]
 
     def _keep(self, refused: Sequence[tuple[bytes, Refusal]], received_us: int) -> None:
         for raw, refusal in refused:

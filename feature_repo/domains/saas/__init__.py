@@ -9,7 +9,7 @@ features.py             what the product knows of them              filling.py  
 from functools import partial
 
 from feature_repo.domain import Domain, Label, Segment
-from feature_repo.domains.saas.features import COLUMNS, ELAPSED, EVENTS, FEATURES, PUBLISHED, SIGNED_UP
+from feature_repo.domains.saas.features import COLUMNS, ELAPSED, ENRICH, EVENTS, FEATURES, PUBLISHED, SIGNED_UP
 from feature_repo.domains.saas.filling import ingest
 from feature_repo.domains.saas.people import HORIZON_DAYS
 from feature_repo.domains.saas.truth import attainable
@@ -44,4 +44,5 @@ DOMAIN = Domain(
     ingest=ingest,
     outcomes=partial(outcomes_of_events, anchor=SIGNED_UP, outcome=PUBLISHED, horizon=HORIZON),
     attainable=attainable,
+    enrich=ENRICH,
 )

@@ -1,5 +1,6 @@
 """What the SaaS product knows about its people: columns, events and features."""
 
+from feature_repo.enrichment import Channel, LocalTime, Range, UserAgent
 from feature_repo.vocabulary import (
     DAY,
     HOUR,
@@ -50,6 +51,8 @@ EVENTS = {
     "Help Opened": {"topic": "string"},
     "Project Published": {},
 }
+
+ENRICH = (UserAgent(), Channel(), LocalTime(), Range("properties.bytes", 0, 10**12))
 
 GAP = 30 * MINUTE
 
