@@ -84,6 +84,7 @@ class Source:
     """The step with its cache, its breaker and its connections. It belongs to one event loop."""
 
     def __init__(self, step: HttpJoin, clock: Callable[[], float] = time.monotonic) -> None:
+        import httpx
         from cachetools import TTLCache
         from circuitbreaker import CircuitBreaker
 
@@ -95,7 +96,12 @@ class Source:
         self._breaker = CircuitBreaker(step.failures, step.pause_s)
         self._asking: dict[str, asyncio.Task[Added]] = {}
         self._slots = asyncio.Semaphore(step.at_once)
-        self._client: httpx.AsyncClient | None = None
+        token = os.environ.get(step.token) if step.token else None
+        self._client = httpx.AsyncClient(  # made here: it takes longer than an event waits
+            timeout=step.timeout_s,
+            limits=httpx.Limits(max_connections=step.at_once),
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
 
     async def __call__(self, event: "Event", until: float) -> "Event":
         """The event with what the source says. until: the loop's time at which it goes on without.
@@ -149,7 +155,7 @@ class Source:
         try:
             async with asyncio.timeout(self.step.timeout_s):
                 url = self.step.url.replace("{key}", quote(key, safe=""))
-                async with self._connected().stream("GET", url) as response:
+                async with self._client.stream("GET", url) as response:
                     if response.status_code in ABSENT:
                         return None
                     if response.status_code != 200:
@@ -159,16 +165,6 @@ class Source:
             _fail("timeout")
         except httpx.HTTPError as e:
             _fail("timeout" if isinstance(e, httpx.TimeoutException) else "connection")
-
-    def _connected(self) -> "httpx.AsyncClient":
-        import httpx
-
-        if self._client is None:
-            token = os.environ.get(self.step.token) if self.step.token else None
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            limits = httpx.Limits(max_connections=self.step.at_once)
-            self._client = httpx.AsyncClient(timeout=self.step.timeout_s, limits=limits, headers=headers)
-        return self._client
 
     def _values(self, answer: Any) -> Added:
         found = {path: _field(answer, names) for names, path, _ in self._fields}

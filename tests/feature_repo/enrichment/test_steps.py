@@ -127,8 +127,6 @@ def lost(before: Any, after: Any) -> bool:
 
 
 @given(EVENTS)
-@example(Event("page", "m", "u", None, NOW, NOW, None, {}, {}, {"userAgent": AGENT.format("\0x Build/1")}))
-@example(Event("page", "m", "u", None, NOW, NOW, None, {}, {}, {"page": {"url": "https://a.b/?utm_source=%00"}}))
 @example(Event("page", "m", "u", None, NOW, NOW, None, {}, {}, {"page": {"url": "https://a.b/?" + "x=1&" * 101}}))
 def test_whatever_is_sent(event: Event) -> None:
     before = copy.deepcopy(event)
@@ -152,12 +150,13 @@ DECLARED = replace(
 
 
 @given(contexts)
+@example({"page": {"url": "https://a.b/?utm_source=%00"}})
 def test_declared_types_hold(context: dict[str, Any]) -> None:
     raw = {"type": "page", "messageId": "m", "userId": "u", "timestamp": "2026-05-04T09:00:00Z", "context": context}
     event = parse(raw, DECLARED, NOW)
     if isinstance(event, Event):
-        again = raw | {"context": ALL.pure(event).context}
-        assert isinstance(parse(again, DECLARED, NOW), Event)
+        found = ALL.pure(event).context
+        assert isinstance(parse(raw | {"context": found}, DECLARED, NOW), Event)
     assert declared_types(DECLARED)[None]["context"]["local"]["hour"] == "int64"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from feature_repo.event_log import Busy
 from feature_repo.events import Event
@@ -131,19 +130,6 @@ def test_who_opted_out_leaves_nothing_behind(make_door: Callable[..., Door], log
     assert door.decline([b"{"] * 3, "DNT")[2].reason == "opted_out"
     assert door.counted["refused", "opted_out"] == 6
     assert len(log.events) == 1 and not quarantine.folder.exists()
-
-
-def test_enriched_where_that_works(make_door: Callable[..., Door], log: Any) -> None:
-    async def enrich(event: Event) -> Event:
-        await asyncio.sleep(0.05)
-        if event.message_id == "m2":
-            raise ConnectionError("the table is away")
-        return replace(event, context={"device": {"type": "mobile"}})
-
-    began = time.monotonic()
-    accept(make_door(enrich=enrich), *(raw(messageId=f"m{n}") for n in range(50)))
-    assert time.monotonic() - began < 2  # all at once, not 2.5 s one by one
-    assert [e.context == {} for e in log.events] == [n == 2 for n in range(50)]
 
 
 def test_a_check_keeps_nothing(make_door: Callable[..., Door], log: Any, quarantine: Quarantine) -> None:
