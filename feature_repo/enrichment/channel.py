@@ -58,7 +58,10 @@ def _apply(own: tuple[str, ...], event: "Event") -> "Event":
     given = {} if given is None else given
     if type(given) is not dict or not (given or type(page) is dict):
         return event
-    utm, came = _found(own, *(_text(page, name) for name in ("url", "search", "referrer")))
+    if type(page) is dict:
+        utm, came = _found(own, _text(page, "url"), _text(page, "search"), _text(page, "referrer"))
+    else:
+        utm, came = {}, None
     found: dict[str, str | None] = dict(utm)
     if came and not any(given.get(k) or utm.get(k) for k in ("source", "medium")):
         found |= {"source": came.source, "medium": came.medium}
@@ -66,8 +69,8 @@ def _apply(own: tuple[str, ...], event: "Event") -> "Event":
     return added(event, {("campaign", name): value for name, value in found.items()})
 
 
-def _text(page: Any, name: str) -> str | None:
-    value = page.get(name) if type(page) is dict else None
+def _text(page: dict[str, Any], name: str) -> str | None:
+    value = page.get(name)
     return value[:LONGEST] if type(value) is str else None
 
 

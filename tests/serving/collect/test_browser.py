@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo import domains
+from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.events import Event
 from feature_repo.quarantine import Quarantine
 from feature_repo.sqlite_log import SqliteLog
@@ -50,7 +51,8 @@ class Site:
         threading.Thread(target=self.pages.serve_forever, daemon=True).start()
         self.origin = f"http://127.0.0.1:{self.pages.server_port}"
         self.log = SqliteLog(folder / "log.db")
-        door = Door(domains.load("saas"), self.log, Quarantine(folder / "refused"))
+        saas = domains.load("saas")
+        door = Door(saas, self.log, Quarantine(folder / "refused"), enrich=Enrichment(saas))
         self.app = App(Keys(()), None, door, Options(keys=Keys((KEY,)), origins=frozenset({self.origin})))
 
     def events(self) -> list[Event]:
@@ -76,6 +78,13 @@ def site(tmp_path: Path, serve: Callable[[App], Any]) -> Iterator[Site]:
     made.log.close()
 
 
+def told(event: Event) -> tuple[str, str, str]:
+    """Device, browser and channel, from what the browser says by itself; the part of the day is there too."""
+    context = event.context
+    assert context["local"]["hour"] in range(24)
+    return context["device"]["type"], context["browser"], context["campaign"]["channel"]
+
+
 def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -> None:  # noqa: F811
     page = browser.new_page()
     page.goto(site.origin)
@@ -87,6 +96,7 @@ def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -
     assert {e.name or e.type for e in found} >= {"Clicked", "Form Submitted", "identify"}
     assert "page" in {e.type for e in found}
     assert len({e.anonymous_id for e in found}) == 1
+    assert {told(e) for e in found} == {("desktop", "Chrome", "direct")}
     assert "a secret" not in repr(found)
     (form,) = [e for e in found if e.name == "Form Submitted"]
     assert form.properties["fields_empty"] == 1
@@ -130,3 +140,4 @@ def test_segment_for_browsers(site: Site, browser: "Browser", installed: Path) -
     assert (found["identify"].user_id, found["identify"].traits["plan"]) == ("u-1", "pro")
     assert (found["track"].name, found["track"].user_id) == ("Feature Used", "u-1")
     assert found["track"].anonymous_id == found["identify"].anonymous_id
+    assert {told(e) for e in found.values()} == {("desktop", "Chrome", "direct")}
