@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from feature_repo.events import ANONYMOUS
-from feature_repo.history_store import Row
+from feature_repo.history_store import UNNUMBERED, Row
 
 Users = Mapping[str, Mapping[str, int]]
 """By anonymous id: the users that it was ever said to be, each with the earliest time of that, µs."""
@@ -24,12 +24,13 @@ class Changes(NamedTuple):
 
 def numbered(rows: Sequence[Row], reached: int, copies: Mapping[tuple[str, str], Row]) -> list[Row]:
     """The rows after position `reached`; those without a position get the next ones, but for exact copies."""
-    found, seen = list[Row](), {held.key: held.rank[:3] for held in copies.values()}
+    found, seen = list[Row](), {(held.key, held.rank[:3]) for held in copies.values()}
     for row in rows:
+        copy = (row.key, row.rank[:3])
         if row.position > reached:
             found.append(row)
-        elif row.position == 0 and seen.get(row.key) != row.rank[:3]:
-            seen.setdefault(row.key, row.rank[:3])
+        elif row.position == UNNUMBERED and copy not in seen:
+            seen.add(copy)
             reached += 1
             found.append(row._replace(position=reached))
     return found
@@ -71,7 +72,8 @@ def touched(changed: Changes, users: Users) -> set[str]:
 def broken(changed: Changes, through_us: Mapping[str, int], users: Users, first_us: Mapping[str, int]) -> set[str]:
     """Whose checkpoint no longer stands for their past.
 
-    through_us: the checkpoints of touched persons. first_us: of anonymous senders the earliest event, or earlier.
+    through_us: the checkpoints of touched persons. first_us: the earliest event of anonymous senders; may be too early,
+    and NEVER where their past is not here.
     """
     if not through_us:
         return set()

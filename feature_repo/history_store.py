@@ -20,8 +20,6 @@ from feature_repo.settings import Settings
 EDGES = ("identify", "alias")
 NEVER = -(2**62)
 """The event timestamp of an online row that was never written, µs."""
-REWRITTEN = 2**32
-"""What a sender's version grows by where events of theirs are replaced, moved or taken away; 1 for each new event."""
 UNNUMBERED = 0
 """The position of an event that the history gives one, because its log has none."""
 
@@ -84,12 +82,23 @@ class Written(NamedTuple):
     due_us: int | None
 
 
+class Version(NamedTuple):
+    """Numbers of a sender's changes, which never come back: of the last one, and of the last that was more than new
+    events (some replaced, moved or taken away, or the first ones)."""
+
+    change: int
+    rewritten: int
+
+
 class Added(NamedTuple):
-    """What an `add` changed: rows that are new, senders of rows that were replaced, persons whose rows are now due."""
+    """What an `add` changed: rows that are new, senders of rows that were replaced, persons whose rows are now due; the
+    versions of all these rows' senders before, and the number of the change."""
 
     new: list[Row]
     corrected: set[str]
     touched: set[str]
+    before: dict[str, Version]
+    change: int
 
 
 class Checkpoint(NamedTuple):
@@ -118,8 +127,8 @@ class HistoryStore(Protocol):
         """Keep those rows that count, move `position` on, make those touched due, break checkpoints, all in one step.
 
         Rows with a position up to `position()` are passed over. Those that are UNNUMBERED get the next ones, but for
-        exact copies of what is here, and wait in `arrived` too. Where the history leases people to workers, this
-        worker has those touched.
+        exact copies of what counts here, and wait in `arrived` too. Where the history leases people to workers, this
+        worker has those touched, but for who is in the slow lane.
         """
         ...
 
@@ -151,8 +160,8 @@ class HistoryStore(Protocol):
         """Those of these senders who have more events than that which are not folded."""
         ...
 
-    def versions(self, senders: Iterable[str]) -> dict[str, int]:
-        """A number for each sender that grows when what `events` gives of them changes, see REWRITTEN; 0 for nobody."""
+    def versions(self, senders: Iterable[str]) -> dict[str, Version]:
+        """Of each sender the numbers of the last changes to what `events` gives; zeros where it gives nothing."""
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:
@@ -197,14 +206,14 @@ class HistoryStore(Protocol):
         ...
 
     def written(self, persons: Iterable[str]) -> dict[str, Written]:
-        """What was last written of those persons of whom anything was."""
+        """What was last written of those persons of whom anything was, or who are due."""
         ...
 
     def note(self, written: Mapping[str, Written | None], by: int) -> None:
         """What has now been written, by what was known at a position; None: the person's row is gone.
 
-        Those touched after that position stay due, and so do those of whom somebody else has noted a later event
-        timestamp, which is kept: the online store has refused this row.
+        Those touched after that position stay due, also where somebody faster has noted them as gone meanwhile. So do
+        those of whom somebody has noted a later event timestamp, which is kept: the online store refused this row.
         """
         ...
 
@@ -215,8 +224,9 @@ class HistoryStore(Protocol):
     def fold(self, person: str, checkpoint: Checkpoint, message_ids: Sequence[str], by: int) -> bool:
         """Put these events of the sender `person` behind a checkpoint made by what was known at a position.
 
-        False, and nothing changes, where the person was touched after it. A piece at a time: a kill in between, or an
-        event that arrives then and changes this past, leaves a broken checkpoint.
+        False, and nothing changes, where the person was touched after it or has a broken checkpoint, or these events are
+        folded already. A piece at a time: a kill in between, or an event that arrives then and changes this past, leaves
+        a broken checkpoint.
         """
         ...
 

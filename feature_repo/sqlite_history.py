@@ -10,7 +10,7 @@ from typing import Self
 from feature_repo import arrivals
 from feature_repo.arrivals import Changes, Users
 from feature_repo.events import ANONYMOUS
-from feature_repo.history_store import NEVER, REWRITTEN, Added, Checkpoint, Row, Written
+from feature_repo.history_store import NEVER, Added, Checkpoint, Row, Version, Written
 from feature_repo.sqlite import Transaction
 
 LAYOUT = 2
@@ -25,8 +25,8 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS events ({_ROW}, PRIMARY KEY (sender, message_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS past ({_ROW}, PRIMARY KEY (sender, message_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS arrived ({_ROW}, PRIMARY KEY (position)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS senders (sender TEXT PRIMARY KEY, first_us INTEGER NOT NULL, version INTEGER NOT NULL)
-    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS senders (sender TEXT PRIMARY KEY, first_us INTEGER NOT NULL, change INTEGER NOT NULL,
+    rewritten INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS edges (anonymous_id TEXT, user_id TEXT, first_us INTEGER NOT NULL,
     PRIMARY KEY (anonymous_id, user_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS edges_of_user ON edges (user_id);
@@ -36,8 +36,9 @@ CREATE TABLE IF NOT EXISTS written (person TEXT PRIMARY KEY, event_us INTEGER NO
 CREATE INDEX IF NOT EXISTS due ON written (slow, due_us) WHERE due_us IS NOT NULL;
 CREATE TABLE IF NOT EXISTS checkpoints (person TEXT PRIMARY KEY, through_us INTEGER NOT NULL, base TEXT NOT NULL,
     state TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS reached (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL);
-INSERT OR IGNORE INTO reached VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS reached (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL,
+    changes INTEGER NOT NULL);
+INSERT OR IGNORE INTO reached VALUES (1, 0, 0);
 """
 HOLDS, MOVING, BROKEN = "holds", "moving", "broken"
 """States of a checkpoint. Moving: its events are on their way behind it."""
@@ -46,14 +47,16 @@ _MARKS = ", ".join("?" * len(Row._fields))
 _AMONG = "(SELECT value FROM json_each(?))"
 _MAKE_DUE = f"""INSERT INTO written (person, event_us, due_us, touched) VALUES (?, {NEVER}, 0, ?)
     ON CONFLICT DO UPDATE SET due_us = 0, touched = excluded.touched"""
-_SENDERS = """INSERT INTO senders VALUES (?, ?, ?)
-    ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us), version = version + excluded.version"""
+_CHANGE = "UPDATE reached SET changes = changes + 1 RETURNING changes"
+_SENDERS = """INSERT INTO senders VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET
+    first_us = min(first_us, excluded.first_us), change = ?3, rewritten = iif(?4, ?3, rewritten)"""
 _EDGES = "INSERT INTO edges VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)"
 _DEFER = f"""INSERT INTO written (person, event_us, due_us, slow) VALUES (?, {NEVER}, 0, 1)
     ON CONFLICT DO UPDATE SET due_us = 0, slow = 1"""
 _NOTE = """INSERT INTO written (person, event_us, due_us) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET
     event_us = max(event_us, excluded.event_us), slow = 0,
     due_us = iif(touched > ? OR event_us > excluded.event_us, 0, excluded.due_us)"""
+_GONE = f"UPDATE written SET event_us = {NEVER}, due_us = NULL, slow = 0 WHERE person = ? AND touched <= ?"
 
 
 class SqliteHistory:
@@ -96,7 +99,8 @@ class SqliteHistory:
             given = {row.key for row in rows if row.position == 0}
             rows = arrivals.numbered(rows, self.position(), copies)
             changed = arrivals.changes(rows, copies)
-            self._insert(changed)
+            before = self.versions({row.sender for row in changed.kept})
+            change = self._insert(changed)
             users = self._users(arrivals.hands((*changed.kept, *changed.replaced)))
             touched = arrivals.touched(changed, users)
             self._break(changed, touched, users)
@@ -105,24 +109,26 @@ class SqliteHistory:
                 self._db.executemany(_MAKE_DUE, [(person, last) for person in touched])
                 self._reach(last)
             self._db.executemany(f"INSERT INTO arrived VALUES ({_MARKS})", [row for row in rows if row.key in given])
-        return Added(changed.new, {row.sender for row in changed.replaced}, touched)
+        return Added(changed.new, {row.sender for row in changed.replaced}, touched, before, change)
 
     def keep(self, rows: Sequence[Row], position: int = 0) -> None:
         """Take rows in without making anybody due, in one transaction."""
         with Transaction(self._db):
-            self._insert(arrivals.changes(rows, self._copies(row.key for row in rows)), REWRITTEN)
+            self._insert(arrivals.changes(rows, self._copies(row.key for row in rows)), rewrites=True)
             self._reach(position)
 
     def _reach(self, position: int) -> None:
         self._db.execute("UPDATE reached SET position = max(position, ?)", (position,))
 
-    def _insert(self, changed: Changes, by: int = 1) -> None:
-        """by: what the senders' versions grow by for each row."""
-        rows, again = changed.kept, {row.key for row in changed.replaced}
+    def _insert(self, changed: Changes, rewrites: bool = False) -> int:
+        """Write the rows kept; returns the number of this change. rewrites: they are more than new events."""
+        rows, again = changed.kept, {row.sender for row in changed.replaced}
+        change: int = self._db.execute(_CHANGE).fetchone()[0]
         self._db.executemany(f"INSERT OR REPLACE INTO events VALUES ({_MARKS})", rows)
-        steps = [(row.sender, row.ts_us, REWRITTEN if row.key in again else by) for row in rows]
+        steps = [(row.sender, row.ts_us, change, rewrites or row.sender in again) for row in rows]
         self._db.executemany(_SENDERS, steps)
         self._db.executemany(_EDGES, [(*row.edge, row.ts_us) for row in rows if row.edge])
+        return change
 
     def _copies(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
         query = " UNION ALL ".join(
@@ -147,6 +153,7 @@ class SqliteHistory:
         if through_us := dict(self._among(query, touched)):
             senders = [f"{ANONYMOUS}{a}" for a in users]
             first_us = dict(self._among(f"SELECT sender, first_us FROM senders WHERE sender IN {_AMONG}", senders))
+            first_us |= dict.fromkeys(self.left(senders), NEVER)
             broken = arrivals.broken(changed, through_us, users, first_us)
             self._among(f"UPDATE checkpoints SET state = '{BROKEN}' WHERE person IN {_AMONG}", broken)
 
@@ -164,9 +171,7 @@ class SqliteHistory:
         persons = set(persons)
         hands = {a for (a,) in self._among(f"SELECT anonymous_id FROM edges WHERE user_id IN {_AMONG}", persons)}
         hands |= {p.removeprefix(ANONYMOUS) for p in persons if p.startswith(ANONYMOUS)}
-        return (
-            persons | {f"{ANONYMOUS}{a}" for a in hands} | {u for users in self._users(hands).values() for u in users}
-        )
+        return persons.union((f"{ANONYMOUS}{a}" for a in hands), *self._users(hands).values())
 
     def aliases(self, person: str) -> list[str]:
         """The anonymous ids that were ever said to be this person's."""
@@ -182,11 +187,11 @@ class SqliteHistory:
         query = "SELECT count(*) FROM (SELECT 1 FROM events WHERE sender = ? LIMIT ?)"
         return {s for s in senders if self._db.execute(query, (s, than + 1)).fetchone()[0] > than}
 
-    def versions(self, senders: Iterable[str]) -> dict[str, int]:
-        """A number for each sender that grows when what `events` gives of them changes."""
+    def versions(self, senders: Iterable[str]) -> dict[str, Version]:
+        """Of each sender the numbers of the last changes to what `events` gives."""
         senders = list(senders)
-        found = self._among(f"SELECT sender, version FROM senders WHERE sender IN {_AMONG}", senders)
-        return dict.fromkeys(senders, 0) | dict(found)
+        found = self._among(f"SELECT sender, change, rewritten FROM senders WHERE sender IN {_AMONG}", senders)
+        return dict.fromkeys(senders, Version(0, 0)) | {sender: Version(*numbers) for sender, *numbers in found}
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -243,15 +248,16 @@ class SqliteHistory:
         }
 
     def written(self, persons: Iterable[str]) -> dict[str, Written]:
-        """What was last written of those persons of whom anything was."""
-        query = f"SELECT person, event_us, due_us FROM written WHERE person IN {_AMONG}"
+        """What was last written of those persons of whom anything was, or who are due."""
+        known = f"(event_us > {NEVER} OR due_us IS NOT NULL)"
+        query = f"SELECT person, event_us, due_us FROM written WHERE {known} AND person IN {_AMONG}"
         return {p: Written(*rest) for p, *rest in self._among(query, persons)}
 
     def note(self, written: Mapping[str, Written | None], by: int) -> None:
         """What has now been written; those touched after position `by` stay due."""
         with Transaction(self._db):
             gone = [(person, by) for person, what in written.items() if what is None]
-            self._db.executemany("DELETE FROM written WHERE person = ? AND touched <= ?", gone)
+            self._db.executemany(_GONE, gone)
             self._db.executemany(_NOTE, [(p, *what, by) for p, what in written.items() if what is not None])
 
     def checkpoints(self, persons: Iterable[str]) -> dict[str, Checkpoint]:
@@ -263,8 +269,7 @@ class SqliteHistory:
     def fold(self, person: str, checkpoint: Checkpoint, message_ids: Sequence[str], by: int) -> bool:
         """Put these events of the sender `person` behind a checkpoint."""
         with Transaction(self._db):
-            query = "SELECT 1 FROM written WHERE person = ? AND touched > ?"
-            if self._db.execute(query, (person, by)).fetchone():
+            if self._outdated(person, message_ids[:AT_ONCE], by):
                 return False
             row = (person, checkpoint.through_us, json.dumps(checkpoint.base), MOVING)
             self._db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", row)
@@ -272,6 +277,14 @@ class SqliteHistory:
             self._move("events", "past", person, message_ids[start : start + AT_ONCE])
         self._db.execute(f"UPDATE checkpoints SET state = '{HOLDS}' WHERE person = ? AND state = '{MOVING}'", (person,))
         return True
+
+    def _outdated(self, person: str, message_ids: Sequence[str], by: int) -> bool:
+        """Whether anything has come between what was known at a position and folding these events."""
+        moved = f"(SELECT count(*) FROM events WHERE sender = ?1 AND message_id IN {_AMONG.replace('?', '?3')}) < ?4"
+        query = f"""SELECT EXISTS (SELECT 1 FROM written WHERE person = ?1 AND touched > ?2) OR {moved}
+            OR EXISTS (SELECT 1 FROM checkpoints WHERE person = ?1 AND state != '{HOLDS}')"""
+        asked = (person, by, json.dumps(message_ids), len(set(message_ids)))
+        return bool(self._db.execute(query, asked).fetchone()[0])
 
     def unfold(self, persons: Iterable[str]) -> None:
         """Take the checkpoints of these persons back."""
@@ -290,7 +303,9 @@ class SqliteHistory:
         with Transaction(self._db):
             self._db.execute(f"INSERT OR IGNORE INTO {target} SELECT {_COLUMNS} {of}", ids)
             self._db.execute(f"DELETE {of}", ids)
-            self._db.execute(f"UPDATE senders SET version = version + {REWRITTEN} WHERE sender = ?", (sender,))
+            change = self._db.execute(_CHANGE).fetchone()[0]
+            changed = "UPDATE senders SET change = ?1, rewritten = ?1 WHERE sender = ?2"
+            self._db.execute(changed, (change, sender))
 
     def erase(self, senders: Iterable[str]) -> None:
         """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`."""

@@ -1,4 +1,4 @@
-"""The servers behind the event logs, for tests: those that the environment names, or our own on free ports."""
+"""The servers behind the logs and stores, for tests: those that the environment names, or our own on free ports."""
 
 import os
 import shutil

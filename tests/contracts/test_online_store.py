@@ -1,10 +1,5 @@
 """What every online store promises: the newest row wins, whatever the order of the writes, and nothing is lost."""
 
-import os
-import shutil
-import socket
-import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,39 +69,6 @@ class Probe:
 def plain(value: Value) -> Any:
     kind = value.WhichOneof("val")
     return getattr(value, kind) if kind else None
-
-
-@pytest.fixture(scope="session")
-def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a Redis: the one that is named, or one of our own."""
-    if given_address := os.environ.get("FIRSTMILE_TEST_REDIS"):
-        yield given_address
-        return
-    if not shutil.which("redis-server"):
-        pytest.skip("no Redis server: set FIRSTMILE_TEST_REDIS or install redis-server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_for("127.0.0.1", port)
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def wait_for(host: str, port: int) -> None:
-    for _ in range(100):
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"nothing answers at {host}:{port}")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
