@@ -224,9 +224,9 @@ class HistoryStore(Protocol):
     def fold(self, person: str, checkpoint: Checkpoint, message_ids: Sequence[str], by: int) -> bool:
         """Put these events of the sender `person` behind a checkpoint made by what was known at a position.
 
-        False, and nothing changes, where the person was touched after it or has a broken checkpoint, or these events are
-        folded already. A piece at a time: a kill in between, or an event that arrives then and changes this past, leaves
-        a broken checkpoint.
+        False, and nothing changes, where the person was touched after it, or has a broken checkpoint, or these events
+        are folded already. A piece at a time: a kill in between, or an event that arrives then and changes this past,
+        leaves a broken checkpoint.
         """
         ...
 

@@ -38,10 +38,11 @@ def row_of_value(value: str) -> Row:
     position, _, body = value.partition(" ")
     message_id, type_, name, user, anonymous, ts_us, received_us, *documents, content_hash = _BODY.decode(body)
     sender = f"{ANONYMOUS}{anonymous}" if user is None else user
-    texts = (bytes(document).decode() for document in documents)
+    properties, traits, context = (bytes(document).decode() for document in documents)
     return Row(
-        sender, message_id, int(position), type_, name, user, anonymous, ts_us, received_us, *texts, content_hash
-    )
+        sender, message_id, int(position), type_, name, user, anonymous, ts_us, received_us,
+        properties, traits, context, content_hash,
+    )  # fmt: skip
 
 
 @dataclass

@@ -16,7 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import redis_history, redis_scripts, sqlite_history
+from feature_repo import redis_add, redis_history, redis_scripts, sqlite_history
 from feature_repo.history_store import NEVER, Checkpoint, HistoryStore, Row, Written, open_history
 from feature_repo.redis_history import RedisHistory
 from feature_repo.settings import Settings
@@ -337,6 +337,16 @@ def test_whoever_adds_has_those_touched_to_itself(on_redis: World) -> None:
     assert one.claim(0, 10, slow=True) == ["slow"]
 
 
+def test_who_is_deferred_is_free_for_the_slow_lane(on_redis: World) -> None:
+    one = on_redis.new()
+    other = one.reader()
+    one.add([row("m1", "u")])
+    one.defer(["u"])
+    assert other.claim(0, 10, slow=True) == ["u"]
+    one.defer(["u"])
+    assert one.claim(0, 10, slow=True) == [], "somebody is at it"
+
+
 def test_a_late_note_leaves_the_lease_to_whoever_added_the_event(on_redis: World) -> None:
     one = on_redis.new()
     other = one.reader()
@@ -369,6 +379,7 @@ def folded(history: HistoryStore) -> None:
     """u has m1 (ts 500) behind a checkpoint through 1,000, and m2 (ts 1,500); a and b are hands of nobody and of u."""
     history.add([row("m1", "u", ts_us=500), row("m2", "u", ts_us=1_500), row("a1", None, "a", 400)])
     history.add([identify("e1", "u", "b", 900), row("b1", None, "b", 300), row("c1", None, "c", 1_200)])
+    history.add([row("a2", None, "a", 1_800)])
     assert history.fold("u", Checkpoint(THROUGH, (1, -2)), ["m1"], history.position())
 
 
@@ -410,7 +421,8 @@ def test_an_edge_to_a_past_that_is_in_the_lake_breaks_the_checkpoint(history: Hi
 
 def test_a_better_copy_of_a_folded_event_counts_after_unfolding(history: HistoryStore) -> None:
     folded(history)
-    history.add([row("m1", "u", ts_us=499), row("m1", "u", ts_us=600)])
+    assert history.add([row("m1", "u", ts_us=499), row("m1", "u", ts_us=600)]).corrected == {"u"}
+    assert history.add([row("m1", "u", ts_us=499)]) == ([], set(), set())
     history.unfold(["u"])
     assert history.checkpoints(["u"]) == {}
     assert {r.message_id: r.ts_us for r in history.events(["u"])} == {"m1": 499, "m2": 1_500, "e1": 900}
@@ -432,12 +444,13 @@ def test_folding_and_unfolding_give_the_same_events(history: HistoryStore, monke
     assert history.heavy(["u"], 10) == set()
     assert history.fold("u", Checkpoint(24, (2**80, 4)), [f"m{i}" for i in range(15, 20)], 25)
     assert history.checkpoints(["u"]) == {"u": Checkpoint(24, (2**80, 4))}
+    seen.append(history.versions(["u"])["u"])
     assert history.known([("u", "m3"), ("u", "m22")]) == [True, True]
     assert history.add([r._replace(position=0) for r in rows]) == ([], set(), set()), "folded events are known"
     history.unfold(["u", "nobody"])
     seen.append(history.versions(["u"])["u"])
     assert (sorted(history.events(["u"])), history.checkpoints(["u"])) == (sorted(rows), {})
-    assert len(set(seen)) == 3
+    assert len(set(seen)) == 4
     assert (history.heavy(["u"], 24), history.heavy(["u"], 25)) == ({"u"}, set())
 
 
@@ -550,6 +563,7 @@ def interrupted(history: RedisHistory, by: Callable[[], Any]) -> list[int]:
 def known_before(history: HistoryStore) -> None:
     folded(history)
     history.note({"u": Written(1_000, None)}, history.position())
+    history.add([identify("w1", "w", "d", 100)])
 
 
 @pytest.mark.parametrize(
@@ -564,9 +578,10 @@ def known_before(history: HistoryStore) -> None:
         (lambda h: h.unfold(["u"]), [row("o", "u", ts_us=10)], 2),
         (lambda h: h.erase(["u"]), [row("m2", "u", ts_us=1_400)], 2),
         (lambda h: h.erase(["u"]), [row("o", None, "b", 1_400)], 2),
+        (lambda h: h.erase(["w"]), [row("o", None, "d", 1_400)], 2),
         (lambda h: h.fetched(["u"], [row("o", "u", ts_us=10, position=1)]), [row("o", "u", ts_us=20)], 2),
         (lambda h: h.keep([identify("n", "v", "a", 1)], 3), [row("o", None, "a", 1_600)], 2),
-        (lambda h: h.add([row("n", "w")]), [row("o", "u", position=7), row("p", "u", position=8)], 2),
+        (lambda h: h.add([row("n", "w")]), [row("o", "u", position=9), row("p", "u", position=10)], 2),
         (lambda h: h.add([row("n", "w")]), [row("o", "u")], 1),
         (lambda h: h.note({"u": Written(2_000, 10**9)}, 6), [row("o", "u")], 1),
     ],
@@ -591,6 +606,22 @@ def test_what_comes_between_looking_and_committing_is_as_if_it_came_before(
         expected.unfold(["u"])
         history.unfold(["u"])
         assert sorted(history.events(persons)) == sorted(expected.events(persons))
+
+
+def test_what_comes_while_looking_is_not_overlooked(on_redis: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = on_redis.new()
+    hands, came = redis_add.Look.hands, list[Row]()
+
+    def late(look: redis_add.Look, of: Sequence[str]) -> Any:
+        if not came:
+            came.append(row("n", None, "a", 10))
+            with history.reader() as other:
+                other.add(came)
+        return hands(look, of)
+
+    monkeypatch.setattr(redis_add.Look, "hands", late)
+    history.add([row("n", None, "a", 20)])
+    assert contents(history.events(["anon:a"])) == set(came)
 
 
 def test_after_too_many_faster_ones_an_add_gives_up(on_redis: World, monkeypatch: pytest.MonkeyPatch) -> None:
