@@ -16,7 +16,7 @@ import pyarrow as pa
 from feature_repo import domains
 from feature_repo.as_of import ASKED, additive, as_of, leaf_rows
 from feature_repo.history import typed
-from feature_repo.history_store import REWRITTEN, HistoryStore, Row
+from feature_repo.history_store import Added, HistoryStore, Row, Version
 from feature_repo.lake_sql import SCHEMA, SENDER
 from feature_repo.program import Program
 
@@ -49,7 +49,7 @@ def statements(domain_name: str) -> dict[str, str]:
 class _Held:
     """A sender in the working set: its version in the history, how many events, the position at which that was true."""
 
-    version: int
+    version: Version
     events: int
     since: int
 
@@ -80,13 +80,13 @@ class Fresh:
             self.db.execute(f"""PREPARE {form} AS SELECT * EXCLUDE (position) FROM ({compiled[form]})
                 WHERE user_id IN (SELECT person FROM wanted) ORDER BY user_id""")
 
-    def add(self, rows: Iterable[Row], corrected: Iterable[str]) -> None:
-        """Follow the history: rows that are new there, and senders of whom an event was replaced."""
-        self.forget(corrected)
-        mine = [row for row in rows if row.sender in self._held]
-        self._insert(mine)
-        for row in mine:
-            self._held[row.sender].version += 1
+    def add(self, added: Added) -> None:
+        """Follow what was added to the history, as far as nobody else has changed anything of these senders."""
+        mine = {s for s, change in added.before.items() if s in self._held and self._held[s].version.change == change}
+        mine -= added.corrected
+        self._insert([row for row in added.new if row.sender in mine])
+        for sender in mine:
+            self._held[sender].version = self._held[sender].version._replace(change=added.change)
 
     def forget(self, senders: Iterable[str]) -> None:
         """Read these senders' events again when they are next needed."""
@@ -148,7 +148,7 @@ class Fresh:
                 break
         return senders, position, folded
 
-    def _load(self, versions: Mapping[str, int], position: int) -> None:
+    def _load(self, versions: Mapping[str, Version], position: int) -> None:
         """Make the working set what the history has of these senders."""
         behind = {s: v for s, v in versions.items() if s not in self._held or self._held[s].version != v}
         wanted = sum(self._held[s].events for s in versions if s in self._held)
@@ -156,7 +156,7 @@ class Fresh:
             self.db.execute("DELETE FROM held")
             self._held, self._events, behind = {}, 0, dict(versions)
         held = {s: self._held[s].version for s in behind if s in self._held}
-        self.forget([s for s, version in held.items() if version // REWRITTEN != behind[s] // REWRITTEN])
+        self.forget([s for s, version in held.items() if not 0 < behind[s].rewritten <= version.change])
         for sender in [s for s in behind if s in self._held]:
             self._follow(sender)
         self._begin([s for s in behind if s not in self._held])
@@ -164,7 +164,7 @@ class Fresh:
             self._held[sender].version, self._held[sender].since = version, position
 
     def _begin(self, senders: Collection[str]) -> None:
-        self._held |= {s: _Held(0, 0, 0) for s in senders}
+        self._held |= {s: _Held(Version(0, 0), 0, 0) for s in senders}
         if senders:
             self._insert(self.store.events(senders))
 

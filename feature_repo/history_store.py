@@ -92,12 +92,12 @@ class Version(NamedTuple):
 
 class Added(NamedTuple):
     """What an `add` changed: rows that are new, senders of rows that were replaced, persons whose rows are now due; the
-    versions of all these rows' senders before, and the number of the change."""
+    number of this change, and of the change before of each sender of rows that count."""
 
     new: list[Row]
     corrected: set[str]
     touched: set[str]
-    before: dict[str, Version]
+    before: dict[str, int]
     change: int
 
 

@@ -51,7 +51,8 @@ class Plan:
 
     seen: what was there when it was looked at. reached: the position then, where the plan rests on it.
     absolute: the positions are final; else they count from the one that is reached at the commit. last: the largest.
-    rows: sender, message id, position, body, whether it counts, whether it waits in `arrived`.
+    rows: sender, message id, position, body, whether it counts, whether it waits in `arrived`. rewritten: senders whose
+    change is more than new events.
     """
 
     seen: Names
@@ -62,6 +63,7 @@ class Plan:
     rows: list[tuple[str, str, int, str, bool, bool]] = field(default_factory=list)
     first_us: dict[str, str] = field(default_factory=dict)
     edges: list[tuple[str, str, str]] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
 
@@ -168,6 +170,7 @@ def plan_add(look: Look, rows: Sequence[Row]) -> tuple[Plan, Changes, set[str]]:
     plan.reached = reached if absolute else None
     plan.broken = sorted(arrivals.broken(changed, through_us, users, first_us))
     plan.touched = sorted(touched)
+    plan.rewritten = sorted({row.sender for row in changed.replaced})
     plan.write(rows, changed.kept, waits)
     return plan, changed, touched
 
@@ -176,5 +179,6 @@ def plan_keep(look: Look, rows: Sequence[Row], position: int) -> Plan:
     """What taking these rows in changes."""
     kept = arrivals.changes(rows, look.copies(rows)).kept
     plan = Plan(look.seen, True, position)
+    plan.rewritten = sorted({row.sender for row in kept})
     plan.write(kept, kept, set())
     return plan

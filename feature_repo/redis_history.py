@@ -8,7 +8,8 @@ Cluster everything of a domain is on one node, for all its keys have the tag {do
 | keys after `firstmile:{domain}:` | | |
 |---|---|---|
 | ev:SENDER, past:SENDER | hash | message id → position and event; past: those behind a checkpoint |
-| first, versions | hash | sender → its earliest event, µs; sender → number of its last change |
+| first | hash | sender → its earliest event, µs |
+| versions, rewritten | hash | sender → number of its last change; of the last that was more than new events |
 | edge:ANONYMOUS, of:USER | hash, set | user → since, µs; the other way: anonymous ids |
 | hands | hash | anonymous id → number of the last change of its edges |
 | written, touched | hash | person → timestamp of the online row, µs; person → last position that touched it |
@@ -23,6 +24,7 @@ Cluster everything of a domain is on one node, for all its keys have the tag {do
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -30,7 +32,7 @@ import redis
 
 from feature_repo import redis_scripts
 from feature_repo.events import ANONYMOUS
-from feature_repo.history_store import NEVER, Added, Checkpoint, Row, Written
+from feature_repo.history_store import NEVER, Added, Checkpoint, Row, Version, Written
 from feature_repo.redis_add import Look, Plan, plan_add, plan_keep, row_of_value
 
 T = TypeVar("T")
@@ -110,12 +112,15 @@ class RedisHistory:
         """
 
         def once() -> Added | None:
-            plan, changed, touched = plan_add(self._look(), rows)
-            base = self._commit(plan) if plan.last else 0
-            if base is None:
+            look = self._look()
+            plan, changed, touched = plan_add(look, rows)
+            done = self._commit(plan) if plan.last else (0, 0)
+            if done is None:
                 return None
+            base, change = done
             new = [row._replace(position=base + row.position) for row in changed.new]
-            return Added(new, {row.sender for row in changed.replaced}, touched)
+            before = {row.sender: int(look.seen["versions"][row.sender] or 0) for row in changed.kept}
+            return Added(new, {row.sender for row in changed.replaced}, touched, before, change)
 
         return self._again(once)
 
@@ -128,8 +133,11 @@ class RedisHistory:
     def _keep(self, rows: Sequence[Row], position: int) -> None:
         self._again(lambda: self._commit(plan_keep(self._look(), rows, position)))
 
-    def _commit(self, plan: Plan) -> int | None:
-        """What the plan's positions count from; None: not everything is as the plan saw it, and nothing was changed."""
+    def _commit(self, plan: Plan) -> tuple[int, int] | None:
+        """What the plan's positions count from, and the number of this change.
+
+        None: not everything is as the plan saw it, and nothing was changed.
+        """
         plan.lease_us = self._lease_us[False]
         return self._run(redis_scripts.COMMIT, msgspec.msgpack.encode(plan), self._clock())
 
@@ -152,14 +160,15 @@ class RedisHistory:
         """The anonymous ids that were ever said to be this person's."""
         return sorted(self._redis.smembers(f"{self._at}of:{person}"))
 
-    def events(self, senders: Iterable[str]) -> list[Row]:
-        """The events of these senders that are not folded, in no order."""
+    def events(self, senders: Iterable[str], after: int = 0) -> list[Row]:
+        """The events of these senders with a position after that one which are not folded, in no order."""
         sizes = self._sizes(senders)
         found = self._each("hvals", "ev:", (s for s, size in sizes.items() if size <= AT_ONCE))
         for sender in (s for s, size in sizes.items() if size > AT_ONCE):
             pages = self._redis.hscan_iter(f"{self._at}ev:{sender}", count=AT_ONCE)
             found.append(dict(pages).values())  # a scan can give an event twice
-        return [row_of_value(value) for values in found for value in values]
+        rows = (row_of_value(value) for values in found for value in values)
+        return [row for row in rows if row.position > after]
 
     def _sizes(self, senders: Iterable[str]) -> dict[str, int]:
         """How many events of each of these senders are not folded."""
@@ -170,10 +179,15 @@ class RedisHistory:
         """Those of these senders who have more events than that which are not folded."""
         return {sender for sender, size in self._sizes(senders).items() if size > than}
 
-    def versions(self, senders: Iterable[str]) -> dict[str, int]:
-        """A number for each sender that changes with what `events` gives of them."""
+    def versions(self, senders: Iterable[str]) -> dict[str, Version]:
+        """Of each sender the numbers of the last changes to what `events` gives."""
         senders = list(senders)
-        return {s: int(v or 0) for s, v in zip(senders, self._of("hmget", "versions", senders), strict=True)}
+        numbers = (self._of("hmget", key, senders) for key in ("versions", "rewritten"))
+        return {s: Version(int(c or 0), int(r or 0)) for s, c, r in zip(senders, *numbers, strict=True)}
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Nothing: others go on meanwhile."""
+        return nullcontext()
 
     def known(self, keys: Sequence[tuple[str, str]]) -> list[bool]:
         """For each (sender, message id): whether a copy of that message is here."""
@@ -216,6 +230,11 @@ class RedisHistory:
     def defer(self, persons: Iterable[str]) -> None:
         """These persons are due, in the slow lane."""
         self._run(redis_scripts.DEFER, *persons)
+
+    def deferred(self) -> set[str]:
+        """Who is due in the slow lane because of an event."""
+        persons = self._redis.zrangebyscore(f"{self._at}slow", "-inf", 0)
+        return {p for p, at in zip(persons, self._of("hmget", "touched", persons), strict=True) if at is not None}
 
     def written(self, persons: Iterable[str]) -> dict[str, Written]:
         """What was last written of those persons of whom anything was, or who are due."""

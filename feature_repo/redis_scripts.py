@@ -16,7 +16,8 @@ end
 COMMIT = (
     _CLOCK
     + """
--- ARGV: plan (MessagePack), clock. Nil where something is not as the plan saw it, else what its positions count from.
+-- ARGV: plan (MessagePack), clock. Nil where something is not as the plan saw it, else what its positions
+-- count from and the number of this change.
 local plan = cmsgpack.unpack(ARGV[1])
 local reached = tonumber(redis.call('GET', at .. 'position') or '0')
 if plan.reached and plan.reached ~= reached then return false end
@@ -39,8 +40,10 @@ local function lower(hash, name, us)
   local held = redis.call('HGET', hash, name)
   if not held or tonumber(us) < tonumber(held) then redis.call('HSET', hash, name, us) end
 end
+for _, sender in ipairs(plan.rewritten) do redis.call('HSET', at .. 'rewritten', sender, change) end
 for sender, first_us in pairs(plan.first_us) do
   lower(at .. 'first', sender, first_us)
+  redis.call('HSETNX', at .. 'rewritten', sender, change)
   redis.call('HSET', at .. 'versions', sender, change)
 end
 for _, edge in ipairs(plan.edges) do
@@ -63,7 +66,7 @@ for _, person in ipairs(plan.touched) do
     redis.call('ZADD', at .. 'leased', ends, person)
   end
 end
-return base
+return {base, change}
 """
 )
 
@@ -99,7 +102,11 @@ for i = 2, #ARGV, 3 do
   local slow = redis.call('ZSCORE', at .. 'slow', person)
   if event ~= '' then
     local held = redis.call('HGET', at .. 'written', person)
-    if not held or tonumber(event) > tonumber(held) then redis.call('HSET', at .. 'written', person, event) end
+    if not held or tonumber(event) >= tonumber(held) then
+      redis.call('HSET', at .. 'written', person, event)
+    else
+      due = '0'
+    end
     if late then due = '0' end
     redis.call('ZREM', at .. 'slow', person)
     if due == '' then redis.call('ZREM', at .. 'due', person) else redis.call('ZADD', at .. 'due', due, person) end
@@ -153,7 +160,8 @@ for i = 3, #ARGV do
     redis.call('HDEL', at .. 'ev:' .. person, ARGV[i])
   end
 end
-redis.call('HSET', at .. 'versions', person, redis.call('INCR', at .. 'changes'))
+local change = redis.call('INCR', at .. 'changes')
+for _, hash in ipairs({'versions', 'rewritten'}) do redis.call('HSET', at .. hash, person, change) end
 return 1
 """
 
@@ -176,7 +184,8 @@ for i = 1, #scan[2], 2 do
   redis.call('HSETNX', at .. 'ev:' .. person, scan[2][i], scan[2][i + 1])
   redis.call('HDEL', at .. 'past:' .. person, scan[2][i])
 end
-redis.call('HSET', at .. 'versions', person, redis.call('INCR', at .. 'changes'))
+local change = redis.call('INCR', at .. 'changes')
+for _, hash in ipairs({'versions', 'rewritten'}) do redis.call('HSET', at .. hash, person, change) end
 if redis.call('EXISTS', at .. 'past:' .. person) == 1 then return scan[1] end
 redis.call('HDEL', at .. 'checkpoints', person)
 return false
@@ -188,7 +197,7 @@ local at = KEYS[1]
 local change = redis.call('INCR', at .. 'changes')
 for _, name in ipairs(ARGV) do
   redis.call('UNLINK', at .. 'ev:' .. name, at .. 'past:' .. name)
-  for _, hash in ipairs({'first', 'versions', 'written', 'touched', 'checkpoints'}) do
+  for _, hash in ipairs({'first', 'versions', 'rewritten', 'written', 'touched', 'checkpoints'}) do
     redis.call('HDEL', at .. hash, name)
   end
   for _, set in ipairs({'due', 'slow', 'leased'}) do redis.call('ZREM', at .. set, name) end

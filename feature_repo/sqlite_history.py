@@ -99,7 +99,7 @@ class SqliteHistory:
             given = {row.key for row in rows if row.position == 0}
             rows = arrivals.numbered(rows, self.position(), copies)
             changed = arrivals.changes(rows, copies)
-            before = self.versions({row.sender for row in changed.kept})
+            before = {s: v.change for s, v in self.versions({row.sender for row in changed.kept}).items()}
             change = self._insert(changed)
             users = self._users(arrivals.hands((*changed.kept, *changed.replaced)))
             touched = arrivals.touched(changed, users)
@@ -123,7 +123,7 @@ class SqliteHistory:
     def _insert(self, changed: Changes, rewrites: bool = False) -> int:
         """Write the rows kept; returns the number of this change. rewrites: they are more than new events."""
         rows, again = changed.kept, {row.sender for row in changed.replaced}
-        change: int = self._db.execute(_CHANGE).fetchone()[0]
+        change: int = self._db.execute(_CHANGE if rows else "SELECT changes FROM reached").fetchone()[0]
         self._db.executemany(f"INSERT OR REPLACE INTO events VALUES ({_MARKS})", rows)
         steps = [(row.sender, row.ts_us, change, rewrites or row.sender in again) for row in rows]
         self._db.executemany(_SENDERS, steps)

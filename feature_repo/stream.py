@@ -62,7 +62,7 @@ class Processor:
         with self._lock:
             rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered]
             added = self.history.add(rows)
-            self._fresh.add(added.new, added.corrected)
+            self._fresh.add(added)
             self._mine |= dict.fromkeys(added.touched)
 
     def refresh(self, most: int = MOST_PERSONS) -> int:
