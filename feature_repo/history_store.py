@@ -254,11 +254,12 @@ def has_message(history: HistoryStore, person: str, message_id: str) -> bool:
 
 
 def open_history(settings: Settings) -> HistoryStore:
-    """The history that the settings name."""
+    """The history that the settings name; on Redis each lake has one of its own."""
     if settings.history == "sqlite":
         from feature_repo.sqlite_history import SqliteHistory
 
         return SqliteHistory(settings.state / "history.db")
     from feature_repo.redis_history import RedisHistory
 
-    return RedisHistory(settings.history, settings.domain)
+    lake = md5(settings.lake.encode(), usedforsecurity=False).hexdigest()[:8]
+    return RedisHistory(settings.history, f"{settings.domain}-{lake}")
