@@ -14,6 +14,7 @@ from feature_repo.history_store import HistoryStore, has_message, open_history
 from feature_repo.past import Past
 from feature_repo.settings import Settings, now_us
 from feature_repo.slow_lane import SlowLane
+from feature_repo.store import ensure_applied
 
 AGAIN_S = 3.0
 """How long to wait before the broker is tried again."""
@@ -26,6 +27,7 @@ class Brokered:
     applied = 0
 
     def __init__(self, settings: Settings) -> None:
+        ensure_applied(settings)
         self._settings = settings
         self._log: EventLog | None = None
         self._closed = threading.Event()

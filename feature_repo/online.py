@@ -245,6 +245,17 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         if progress:
             progress(len(data))
 
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[Found]:
+        """As Feast's, which adds to the list of names that it is given."""
+        names = None if requested_features is None else list(requested_features)
+        return super().online_read(config, table, entity_keys, names)
+
     async def online_write_batch_async(
         self,
         config: RepoConfig,

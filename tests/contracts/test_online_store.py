@@ -157,6 +157,14 @@ def test_values_come_back_as_they_went_in(probe: Probe) -> None:
     assert probe.again().read(*users) == [(T0, v) for v in users.values()]
 
 
+def test_reading_leaves_the_list_of_names_as_it_was(probe: Probe) -> None:
+    names = ["n", "plan"]
+    for n in range(3):
+        assert probe.read("u", names=names)[0] == ((None, None) if n == 0 else (T0, {"n": n - 1, "plan": None}))
+        probe.write(row("u", T0, None, n=n))
+    assert names == ["n", "plan"]
+
+
 def test_a_row_is_written_as_a_whole(probe: Probe) -> None:
     probe.write(row("u", T0, T0, n=1, plan="pro"))
     probe.write(row("u", T0 + US, T0, n=2))

@@ -1,5 +1,6 @@
 """The same promises with a broker: workers in processes of their own, the history and the online rows on Redis."""
 
+import json
 import random
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import httpx
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.history_store import open_history
@@ -151,11 +153,7 @@ def test_a_decision_knows_the_message_that_it_is_asked_to_wait_for(world: Callab
     finally:
         stream.stop()
         server.stop()
-    import pyarrow.parquet as pq
-
     logged = [r for f in settings.decisions.glob("*.parquet") for r in pq.read_table(f).to_pylist() if r["features"]]
-    import json
-
     clicks = [json.loads(r["features"])["clicks"] for r in sorted(logged, key=lambda r: r["decision_id"])]
     assert clicks[-180:] == list(range(21, 201))
 
