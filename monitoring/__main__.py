@@ -100,14 +100,17 @@ def parity(domain: str | None) -> None:
     from rich.console import Console
 
     from monitoring.parity import parity as compare
+    from serving.engine import rfc3339
 
     found = compare(Settings(domain=domain) if domain else Settings())
     Console().print(found.table())
-    if found.wrong:
-        raise click.ClickException(
-            f"{found.wrong:,} values were served that the lake does not give: {found.examples[0]}"
-        )
-    click.echo(f"{found.vectors:,} vectors, 0 mismatches")
+    if not found.wrong:
+        click.echo(f"{found.vectors:,} vectors, 0 mismatches")
+        return
+    for example in found.examples:
+        who = f"{example['user_id']} at {rfc3339(example['at_us'])}, position {example['applied_position']}"
+        click.echo(f"{who}: {example['fault']}: {example['evidence']}")
+    raise click.ClickException(f"{found.wrong:,} values in {found.wrong_vectors:,} vectors are not what the lake gives")
 
 
 if __name__ == "__main__":

@@ -1,156 +1,234 @@
 """Parity: every feature vector that was served, against the lake as it was known then.
 
-decision log ─► a world for each receipt: the person's events with a log position up to the receipt's ─► as_of(its time)
+decision log ─► receipts with features and a position ─► recomputed from the lake ─► equal? ─► wrong, by feature
+                     └► the others: why not                      by what fault such values come about ◄─┘
 
-Not clocks but log positions say what was known. A compaction forgets copies of a message that do not count; where a
-better copy came after a decision, that decision can no longer be recomputed once the lake has been compacted.
+A compaction forgets copies of a message that do not count. Where that may be why a vector differs, it is not counted as
+wrong, but as one that can't be compared any more.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import ibis
+import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.progress import Progress
 from rich.table import Table
 
 from feature_repo import domains
-from feature_repo.as_of import ASKED, as_of
 from feature_repo.domain import Domain
-from feature_repo.elapsed import elapsed_seconds
-from feature_repo.history import typed
 from feature_repo.lake import Lake
-from feature_repo.lake_sql import SCHEMA, SENDER
 from feature_repo.log_to_lake import drain
-from feature_repo.program import Program
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
+from monitoring.diagnosis import MOST, Diagnosis, diagnose, equal, same, suspects
+from monitoring.recompute import Question, Recomputed
 from serving import decision_log
 from serving.engine import STALE
 
-AT_ONCE = 2_000
-"""Receipts that are recomputed together."""
-SHOWN = 10
+AT_ONCE = 20_000
+"""Receipts that are read and recomputed together."""
+SHOWN, ALIKE = 20, 3
+"""Wrong vectors that are looked into, and how many of them may be wrong in the same features."""
 FILE = "parity.json"
-EDGE = "type in ('identify', 'alias') and user_id is not null and anonymous_id is not null"
+
+UNKNOWN = "nobody known: default journey"
+UNREAD = "the features could not be read: default journey"
+SAID_STALE = "an accepted event was not in yet, and the decision said so"
+SAID_OLDER = "features as of an older row, and the decision said so"
+NO_POSITION = "no log position beside the features"
+BEYOND = "the lake does not reach as far yet"
+FORGOTTEN = "a copy that counted then may have been forgotten by a compaction"
+
+Receipt = dict[str, Any]
+
+
+@dataclass
+class Tally:
+    """Values of a feature: compared; of them another value than the lake's; null where it has a value; the reverse."""
+
+    compared: int = 0
+    mismatched: int = 0
+    missing: int = 0
+    extra: int = 0
+
+    @property
+    def wrong(self) -> int:
+        """Values that differ."""
+        return self.mismatched + self.missing + self.extra
 
 
 @dataclass
 class Parity:
-    """What came of it: vectors compared and not comparable; for each feature how many differ, and how.
+    """What came of it, for every declared feature.
 
-    mismatched: another value; missing: null was served where there is a value; extra: the other way round.
+    at_us: when it was compared. vectors: compared; wrong_vectors: those that differ anywhere. because: how many were
+    not comparable, by reason. faults: what the wrong vectors that were looked into, `examples`, look like.
     """
 
+    at_us: int
+    features: dict[str, Tally]
     vectors: int = 0
-    not_comparable: int = 0
-    mismatched: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-    extra: Counter[str] = field(default_factory=Counter)
+    wrong_vectors: int = 0
+    because: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def wrong(self) -> int:
         """Values that differ."""
-        return sum(sum(c.values()) for c in (self.mismatched, self.missing, self.extra))
+        return sum(t.wrong for t in self.features.values())
 
-    def note(self, receipt: dict[str, Any], served: dict[str, Any], known: dict[str, Any] | None) -> None:
-        """Compare one vector with what the lake gives; None: the lake knows nobody."""
-        self.vectors += 1
-        for name in served:
-            came, wanted = served[name], known[name] if known else None
-            if came == wanted and type(came) is type(wanted):
-                continue
-            kind = self.missing if came is None else self.extra if wanted is None else self.mismatched
-            kind[name] += 1
-            if len(self.examples) < SHOWN:
-                example = {k: receipt[k] for k in ("decision_id", "user_id", "at_us", "applied_position")}
-                self.examples.append(example | {"feature": name, "served": came, "recomputed": wanted})
+    @property
+    def wrong_features(self) -> dict[str, Tally]:
+        """The features that differ anywhere, the worst first."""
+        wrong = [(name, t) for name, t in self.features.items() if t.wrong]
+        return dict(sorted(wrong, key=lambda found: (-found[1].wrong, found[0])))
+
+    @property
+    def not_comparable(self) -> int:
+        """Receipts that could not be compared."""
+        return sum(self.because.values())
+
+    def leave_out(self, reasons: Counter[str]) -> None:
+        """These were not comparable."""
+        self.because = dict((Counter(self.because) + reasons).most_common())
+
+    def equal(self, vectors: Mapping[tuple[str, ...], int]) -> None:
+        """Count vectors that are what the lake gives: how many hold which features."""
+        for names, count in vectors.items():
+            self.vectors += count
+            for name in names:
+                self.features[name].compared += count
+
+    def differs(self, served: dict[str, Any], known: dict[str, Any] | None) -> None:
+        """Count a vector beside what the lake gives; None: the lake knows nobody."""
+        self.equal({tuple(served): 1})
+        self.wrong_vectors += 1
+        for name, came in served.items():
+            tally, wanted = self.features[name], known[name] if known else None
+            if came is None and wanted is not None:
+                tally.missing += 1
+            elif came is not None and wanted is None:
+                tally.extra += 1
+            elif not equal(came, wanted):
+                tally.mismatched += 1
 
     def figures(self) -> dict[str, Any]:
         """For parity.json."""
-        kinds = {k: dict(sorted(getattr(self, k).items())) for k in ("mismatched", "missing", "extra")}
-        counts = {"vectors": self.vectors, "not_comparable": self.not_comparable, "wrong": self.wrong}
-        return counts | kinds | {"examples": self.examples}
+        counts = {"wrong": self.wrong, "not_comparable": self.not_comparable}
+        return asdict(self) | counts
 
     def table(self) -> Table:
-        """One row for each feature that differs anywhere."""
+        """One row for each feature that differs anywhere, and one for all of them."""
         title = f"{self.vectors:,} served vectors against the lake, {self.not_comparable:,} not comparable"
-        shown = Table("feature", "compared", "mismatched", "missing", "extra", title=title)
-        for name in sorted(self.mismatched | self.missing | self.extra):
-            shown.add_row(
-                name, f"{self.vectors:,}", *(str(c[name]) for c in (self.mismatched, self.missing, self.extra))
-            )
+        reasons = "\n".join(f"{n:,} {why}" for why, n in self.because.items())
+        shown = Table("feature", "compared", "mismatched", "missing", "extra", title=title, caption=reasons or None)
+        for name, tally in self.wrong_features.items():
+            shown.add_row(name, *_cells([tally]), end_section=name == list(self.wrong_features)[-1])
+        shown.add_row(f"all {len(self.features)} features", *_cells(list(self.features.values())))
         return shown
 
 
-def parity(settings: Settings, progress: bool = True) -> Parity:
+def _cells(tallies: Sequence[Tally]) -> list[str]:
+    return [f"{sum(getattr(t, k) for t in tallies):,}" for k in ("compared", "mismatched", "missing", "extra")]
+
+
+def parity(settings: Settings, progress: bool = True, clock: Callable[[], int] = now_us) -> Parity:
     """Recompute every served vector of the decision log from the lake; also written to parity.json."""
-    drain(settings)
-    domain, found = domains.load(settings.domain), Parity()
-    receipts = decision_log.read(settings.decisions).to_pylist()
-    comparable = [r for r in receipts if r["features"] and r["applied_position"] and not _guessed(r)]
-    found.not_comparable = len(receipts) - len(comparable)
-    with Progress(disable=not progress, transient=True) as bar, _Recomputed(settings, domain) as recomputed:
-        task = bar.add_task("parity", total=len(comparable))
-        for start in range(0, len(comparable), AT_ONCE):
-            some = comparable[start : start + AT_ONCE]
-            for receipt, known in recomputed(some):
-                served = json.loads(receipt["features"])
-                found.note(receipt, served, _with_elapsed(domain, known, receipt["at_us"]))
-            bar.advance(task, len(some))
+    found = compare(settings, decision_log.read(settings.decisions), clock(), progress)
+    settings.state.mkdir(parents=True, exist_ok=True)
     (settings.state / FILE).write_text(json.dumps(found.figures(), indent=2) + "\n")
     return found
 
 
-def _guessed(receipt: dict[str, Any]) -> bool:
-    """Whether the decision itself said that its features may be old."""
-    return any(r == STALE or r.startswith("features as of ") for r in receipt["reasons"])
+def compare(settings: Settings, log: pa.Table, at_us: int, progress: bool = False) -> Parity:
+    """Recompute the vectors of some receipts. log: rows of decision_log.SCHEMA."""
+    drain(settings)
+    domain = domains.load(settings.domain)
+    found = Parity(at_us, {name: Tally() for name in _declared(domain)})
+    persons = pc.unique(log["user_id"]).to_pylist()
+    with (
+        Progress(disable=not progress, transient=True) as bar,
+        Recomputed(Lake(settings.lake), domain, persons) as recomputed,
+    ):
+        task = bar.add_task("parity", total=len(log))
+        comparison = _Comparison(domain, recomputed, found)
+        for start in range(0, len(log), AT_ONCE):
+            comparison.take(log.slice(start, AT_ONCE).to_pylist())
+            bar.advance(task, AT_ONCE)
+    return found
 
 
-def _with_elapsed(domain: Domain, row: dict[str, Any] | None, at_us: int) -> dict[str, Any] | None:
-    return row and row | {e.name: elapsed_seconds(at_us, row[e.of]) for e in domain.elapsed}
+def _declared(domain: Domain) -> list[str]:
+    return [*domain.feature_types, *(e.name for e in domain.elapsed)]
 
 
-class _Recomputed:
-    """The lake's rows of receipts: each is a world of its own, in which ids begin with the receipt's number."""
+def not_comparable(receipt: Receipt, last_position: int) -> str | None:
+    """Why a receipt's features can't be compared; None: they can.
 
-    def __init__(self, settings: Settings, domain: Domain) -> None:
-        self._con = ibis.duckdb.connect()
-        self._con.create_view("lake", Lake(settings.lake).new_since(self._con, 0))
-        seen = typed(ibis.table(ibis.Schema.from_pyarrow(SCHEMA), name="worlds"), domain)
-        program = Program()
-        self._typed = ibis.to_sql(seen, dialect="duckdb")
-        asked = ibis.table({**seen.schema(), ASKED: "int64"}, name="ev")
-        self._query = program.compiled(as_of(asked, domain, program)).statement()
+    last_position: the lake's.
+    """
+    if receipt["features"] is None:
+        return UNREAD if receipt["reasons"][0].startswith("the online store") else UNKNOWN
+    if STALE in receipt["reasons"]:
+        return SAID_STALE
+    if any(r.startswith("features as of ") for r in receipt["reasons"]):
+        return SAID_OLDER
+    if not receipt["applied_position"]:
+        return NO_POSITION
+    return BEYOND if receipt["applied_position"] > last_position else None
 
-    def __enter__(self) -> "_Recomputed":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._con.disconnect()
+class _Comparison:
+    """Receipts, some at a time, into a Parity."""
 
-    def __call__(self, receipts: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-        """Each receipt with the row in force at its time by what was known then; None: nobody was."""
-        run = self._con.raw_sql
-        asked = [{"world": n, "person": r["user_id"], "reached": r["applied_position"], "at_us": r["at_us"]}
-                 for n, r in enumerate(receipts)]  # fmt: skip
-        self._con.con.register("asked", pa.Table.from_pylist(asked))
-        run(f"""create or replace temp table hands as select distinct world, reached, anonymous_id
-            from asked join lake on user_id = person and position <= reached where {EDGE}""")
-        others = [c for c in SCHEMA.names if c not in ("user_id", "anonymous_id")]
-        run(f"""create or replace temp table worlds as
-            select {", ".join(others)}, world || '|' || user_id as user_id, world || '|' || anonymous_id as anonymous_id
-            from (select world, lake.* from asked join lake on user_id = person and position <= reached
-                union select world, lake.* from hands join lake using (anonymous_id)
-                    where position <= reached and (user_id is null or {EDGE}))
-            qualify row_number() over (partition by world, {SENDER}, message_id
-                order by ts_us, content_hash, received_us, position) = 1""")
-        run(f"""create or replace temp table ev as select seen.*, at_us as {ASKED} from ({self._typed}) seen
-            join asked on world = split_part(coalesce(user_id, anonymous_id), '|', 1)::bigint""")
-        rows = run(self._query).to_arrow_table().to_pylist()
-        found = {r["user_id"]: r for r in rows if r["ts_us"] is not None}
-        for n, receipt in enumerate(receipts):
-            yield receipt, found.get(f"{n}|{receipt['user_id']}")
+    def __init__(self, domain: Domain, recomputed: Recomputed, found: Parity) -> None:
+        self._domain, self._recomputed, self._found = domain, recomputed, found
+        self._alike: Counter[frozenset[str]] = Counter()
+        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def take(self, receipts: list[Receipt]) -> None:
+        why = [not_comparable(r, self._recomputed.last_position) for r in receipts]
+        receipts = [r for r, no in zip(receipts, why, strict=True) if no is None]
+        asked = [Question(r["user_id"], r["applied_position"], r["at_us"]) for r in receipts]
+        right: Counter[tuple[str, ...]] = Counter()
+        wrong: list[tuple[Receipt, Question, dict[str, Any], dict[str, Any] | None]] = []
+        for n, row in self._recomputed.rows(asked):
+            served = {k: v for k, v in self._decode(receipts[n]["features"]).items() if k in self._found.features}
+            known = self._recomputed.with_elapsed(row, asked[n].at_us)
+            if known is not None and same(served, known):
+                right[tuple(served)] += 1
+            else:
+                wrong.append((receipts[n], asked[n], served, known))
+        forgotten = self._recomputed.forgotten([question for _, question, _, _ in wrong])
+        self._found.equal(right)
+        self._found.leave_out(Counter(filter(None, why)) + Counter({FORGOTTEN: len(forgotten)}))
+        for receipt, question, served, known in (w for n, w in enumerate(wrong) if n not in forgotten):
+            self._found.differs(served, known)
+            self._look_into(receipt, question, served, known)
+
+    def _look_into(
+        self, receipt: Receipt, asked: Question, served: dict[str, Any], known: dict[str, Any] | None
+    ) -> None:
+        """Keep a wrong vector as an example with its diagnosis, unless there are enough, or enough like it."""
+        differ = {n: {"served": v, "recomputed": known and known[n]} for n, v in served.items()
+                  if known is None or not equal(v, known[n])}  # fmt: skip
+        self._alike[frozenset(differ)] += 1
+        if len(self._found.examples) >= SHOWN or self._alike[frozenset(differ)] > ALIKE:
+            return
+        named = self._diagnose(receipt, asked, served, known)
+        self._found.faults[named.fault] = self._found.faults.get(named.fault, 0) + 1
+        example = {k: receipt[k] for k in ("decision_id", "user_id", "at_us", "applied_position")}
+        self._found.examples.append(example | {"fault": named.fault, "evidence": named.words, "features": differ})
+
+    def _diagnose(
+        self, receipt: Receipt, asked: Question, served: dict[str, Any], known: dict[str, Any] | None
+    ) -> Diagnosis:
+        events = self._recomputed.events(asked.person, asked.reached, MOST)
+        suspected = suspects(asked, receipt["event_us"], events, self._domain.windows)
+        rows = dict(self._recomputed.rows([s.question for s in suspected]))
+        return diagnose(served, known, [(s, rows[n]) for n, s in enumerate(suspected)])

@@ -1,163 +1,159 @@
-"""Parity finds nothing where all is well, and names what is wrong where a fault was planted."""
+"""Parity counts what it compared and why it could not, by feature and by reason; a compaction is no alarm."""
 
-import asyncio
-import random
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event
+from feature_repo.lake import Lake
 from feature_repo.settings import Settings
-from feature_repo.store import feature_store, read_online
-from feature_repo.vocabulary import HOUR
-from monitoring.parity import Parity, parity
-from serving import decision_log, policy
-from serving.decision_log import DecisionLog
-from serving.engine import Engine
-from serving.features import Reader
-from serving.models import Champion
-
-SAAS = domains.load("saas")
-BEGIN = 1_700_000_000_000_000
-USERS = [f"u{i}" for i in range(8)]
-
-
-class World:
-    """The live part in this process, with a clock that is set by hand and decisions that are logged."""
-
-    def __init__(self, home: Path) -> None:
-        self.now_us = BEGIN
-        self.settings = Settings(home=home, domain="saas")
-        self.live = Embedded(self.settings, lambda: self.now_us).start()
-        self.reader = Reader(self.settings, SAAS, self.live)
-        self.reader.connect()
-        self.log = DecisionLog(self.settings.decisions).start()
-        nobody = Champion(lambda: None, lambda version: None, None)  # features are served without a model too
-        clock = lambda: self.now_us  # noqa: E731
-        self.engine = Engine(self.reader, nobody, policy.for_domain(SAAS), SAAS.label, self.log, clock=clock)
-
-    def send(self, events: list[Event]) -> None:
-        self.live.append(events).result()
-
-    def decide(self, *users: str) -> None:
-        asyncio.run(self.engine.decide_many(users))
-
-    def compare(self) -> Parity:
-        self.log.close()
-        return parity(self.settings, progress=False)
+from feature_repo.vocabulary import HOUR, SECOND
+from monitoring import parity as parity_room
+from monitoring.parity import (
+    BEYOND,
+    FORGOTTEN,
+    NO_POSITION,
+    SAID_OLDER,
+    SAID_STALE,
+    UNKNOWN,
+    UNREAD,
+    Parity,
+    Tally,
+    not_comparable,
+    parity,
+)
+from serving.engine import STALE
+from tests.monitoring.parity_world import BEGIN, SAAS, World, clicked, identified, wrong
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
-    made.engine.close()
-    made.live.close()
+    made.close()
 
 
-def clicked(user: str | None, n: int, at_us: int, device: str | None = None, kind: str = "track") -> Event:
-    name = "Clicked" if kind == "track" else None
-    return Event(kind, f"{user or device}-{n}", user, device, at_us, at_us, name, {"feature": f"f{n % 3}"}, {}, {})
+def shown(found: Parity) -> str:
+    """The table as it stands in a terminal."""
+    console = Console(width=120)
+    with console.capture() as said:
+        console.print(found.table())
+    return said.get()
 
 
-def replay(world: World, vectors: int, seed: int = 1) -> None:
-    """Events of some people, shuffled, repeated and late, some anonymous at first; decisions in between."""
-    chance = random.Random(seed)
-    served = n = 0
-    while served < vectors:
-        world.now_us += chance.choice([1, 60_000_000, HOUR, 5 * HOUR])
-        batch = []
-        for _ in range(chance.randint(1, 12)):
-            n += 1
-            user, late = chance.choice(USERS), chance.choice([0, 0, 1, HOUR, 30 * HOUR, 200 * HOUR])
-            kind = chance.choice(["track", "track", "track", "identify"])
-            known = None if kind == "track" and n % 4 == 0 else user
-            batch.append(clicked(known, n, world.now_us - late, f"d-{user}", kind))
-        batch += chance.sample(batch, min(2, len(batch)))
-        chance.shuffle(batch)
-        world.send(batch)
-        asked = [chance.choice(USERS) for _ in range(40)]
-        world.decide(*asked)
-        served += len(asked)
-
-
-@pytest.mark.parametrize("vectors", [600, pytest.param(100_000, marks=pytest.mark.soak)])
-def test_what_was_served_is_what_the_lake_gives(world: World, vectors: int) -> None:
-    replay(world, vectors)
+def test_every_feature_is_counted_and_right(world: World) -> None:
+    world.send(clicked(None, 1, BEGIN, "d1"), identified("u1", 2, BEGIN, "d1"))
+    world.decide("u1", "u1", "u2")
     found = world.compare()
-    assert (found.mismatched, found.missing, found.extra, found.examples) == ({}, {}, {}, [])
-    receipts = decision_log.read(world.settings.decisions).to_pylist()
-    assert found.vectors + found.not_comparable == len(receipts) >= vectors
-    assert found.not_comparable == sum(not r["known"] for r in receipts)  # people of whom nothing had come yet
+    names = [*SAAS.feature_types, *(e.name for e in SAAS.elapsed)]
+    assert found.features == {name: Tally(compared=2) for name in names}
+    assert (found.vectors, found.wrong, found.because) == (2, 0, {UNKNOWN: 1})
+    assert f"all {len(names)} features" in shown(found) and "clicks" not in shown(found)
 
 
-def stored(world: World, user: str) -> dict:
-    (row,) = read_online(feature_store(world.settings, lineage=False), SAAS, [user])
-    assert row is not None
-    return row
+def test_what_is_written_says_when_and_how_many(world: World) -> None:
+    world.send(clicked("u1", 1, BEGIN))
+    world.decide("u1", "u2")
+    world.now_us += HOUR
+    world.compare()
+    written = json.loads((world.settings.state / parity_room.FILE).read_text())
+    assert written["at_us"] == BEGIN + HOUR
+    assert {k: written[k] for k in ("vectors", "wrong", "wrong_vectors", "not_comparable")} == {
+        "vectors": 1, "wrong": 0, "wrong_vectors": 0, "not_comparable": 1,
+    }  # fmt: skip
+    assert written["features"]["clicks"] == {"compared": 1, "mismatched": 0, "missing": 0, "extra": 0}
+    assert written["because"] == {UNKNOWN: 1}
 
 
-def force(world: World, user: str, row: dict) -> None:
-    """Put a row online whatever is there."""
-    from feature_repo.store import delete_online, write_online
-
-    store = feature_store(world.settings, lineage=False)
-    delete_online(store, SAAS, [user])
-    at = pa.array([world.now_us], pa.timestamp("us", "UTC"))
-    types = {"user_id": "string"} | SAAS.feature_types | {"valid_until_us": "int64", "applied_position": "int64"}
-    schema = pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in types.items()])
-    table = pa.Table.from_pylist([row | {"user_id": user}], schema)
-    write_online(store, SAAS, table.append_column("event_timestamp", at).append_column("created", at))
+def test_without_a_decision_nothing_is_compared(tmp_path: Path) -> None:
+    found = parity(Settings(home=tmp_path, domain="saas"), progress=False)
+    assert (found.vectors, found.wrong, found.not_comparable) == (0, 0, 0)
 
 
-def test_an_older_row_over_a_newer_one_is_found(world: World) -> None:
-    world.send([clicked("u1", 1, BEGIN)])
-    world.decide("u1")
-    older = stored(world, "u1")
-    world.send([clicked("u1", 2, BEGIN)])
-    world.decide("u1")
-    force(world, "u1", older)
-    world.decide("u1")
-    found = world.compare()
-    assert found.vectors == 3
-    assert found.mismatched["clicks"] == found.mismatched["interactions_1h"] == 1
-    assert found.examples[0]["user_id"] == "u1"
+@pytest.mark.parametrize(
+    ("differs", "why"),
+    [
+        ({}, None),
+        ({"features": None, "reasons": ["unknown user: default journey"]}, UNKNOWN),
+        (
+            {"features": None, "reasons": ["the online store did not answer (it took too long): default journey"]},
+            UNREAD,
+        ),
+        ({"reasons": [STALE, "score 0.5"]}, SAID_STALE),
+        ({"reasons": ["features as of 2023-11-14T22:13:20.000000Z: a window has ended since"]}, SAID_OLDER),
+        ({"applied_position": None}, NO_POSITION),
+        ({"applied_position": 0}, NO_POSITION),
+        ({"applied_position": 8}, BEYOND),
+    ],
+)
+def test_why_a_receipt_is_not_comparable(differs: dict[str, Any], why: str | None) -> None:
+    receipt = {"features": "{}", "reasons": ["score 0.5"], "applied_position": 7}
+    assert not_comparable(receipt | differs, last_position=7) == why
 
 
-def test_a_row_served_beyond_its_time_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.send([clicked("u1", 1, BEGIN)])
+def test_a_stale_answer_is_counted_under_its_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send(clicked("u1", 1, BEGIN))
     world.decide("u1")
     world.live.stream.close()
-    monkeypatch.setattr(world.reader, "ended", lambda row, now_us: False)
-    world.now_us = BEGIN + HOUR
+    monkeypatch.setattr("serving.engine.SETTLE_S", 0.01)
+    world.send(clicked("u1", 2, BEGIN))
     world.decide("u1")
     found = world.compare()
-    assert dict(found.mismatched)["interactions_1h"] == 1
-    assert "clicks" not in found.mismatched
+    assert (found.vectors, found.wrong, found.because) == (1, 0, {SAID_STALE: 1})
 
 
-def test_a_window_that_is_a_microsecond_off_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.send([clicked("u1", 1, BEGIN)])
+def test_a_better_copy_that_comes_later_was_not_known_before(world: World) -> None:
+    world.now_us += HOUR
+    world.send(clicked("u1", 1, BEGIN + SECOND))
     world.decide("u1")
-    world.live.stream.close()
-    rows = world.live.processor.rows
-    monkeypatch.setattr(world.live.processor, "rows", lambda persons, at_us: rows(persons, at_us - 1))
-    world.now_us = BEGIN + HOUR
+    world.send(clicked("u1", 1, BEGIN))
     world.decide("u1")
     found = world.compare()
-    assert set(found.mismatched) == {"interactions_1h"}
+    assert (found.vectors, found.wrong) == (2, 0)
 
 
-def test_an_event_counted_twice_is_found(world: World) -> None:
-    world.send([clicked("u1", 1, BEGIN)])
+def test_what_a_compaction_has_forgotten_is_no_fault(world: World) -> None:
+    world.now_us += HOUR + SECOND
+    world.send(clicked("u1", 1, BEGIN + SECOND))
     world.decide("u1")
-    row = stored(world, "u1")
-    force(world, "u1", row | {"clicks": row["clicks"] + 1})
+    world.send(clicked("u1", 1, BEGIN))
     world.decide("u1")
+    world.live.close()
+    Lake(world.settings.lake).compact(progress=False)
     found = world.compare()
-    assert dict(found.mismatched) == {"clicks": 1}
-    assert not found.missing and not found.extra
+    assert (found.vectors, found.wrong, found.because) == (1, 0, {FORGOTTEN: 1})
+
+
+def test_a_feature_that_is_no_longer_declared_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send(clicked("u1", 1, BEGIN))
+    world.decide("u1")
+    less = dataclasses.replace(SAAS, features=tuple(f for f in SAAS.features if f.name != "clicks"))
+    monkeypatch.setattr(domains, "load", lambda name: less)
+    found = world.compare()
+    assert (found.vectors, found.wrong) == (1, 0)
+    assert "clicks" not in found.features and found.features["pages"].compared == 1
+
+
+def test_the_table_shows_the_wrong_ones_and_a_total() -> None:
+    features = {"a": Tally(9, 1, 0, 0), "b": Tally(9), "c": Tally(9, 2, 3, 1)}
+    found = Parity(BEGIN, features, vectors=9, wrong_vectors=6, because={UNKNOWN: 1_200})
+    assert (found.wrong, list(found.wrong_features)) == (7, ["c", "a"])
+    lines = [line.replace("│", " ").split() for line in shown(found).splitlines()]
+    assert ["c", "9", "2", "3", "1"] in lines and ["a", "9", "1", "0", "0"] in lines
+    assert ["all", "3", "features", "27", "3", "3", "1"] in lines
+    assert not any(line[:1] == ["b"] for line in lines)
+    assert "1,200 nobody known: default journey" in " ".join(" ".join(line) for line in lines)
+
+
+def test_each_way_to_be_wrong_has_its_count() -> None:
+    found = Parity(BEGIN, {n: Tally() for n in "abcd"})
+    found.differs({"a": 1, "b": None, "c": 2, "d": 1.0}, {"a": 1, "b": 5, "c": None, "d": 1})
+    assert found.features == {"a": Tally(1), "b": Tally(1, missing=1), "c": Tally(1, extra=1), "d": Tally(1, 1)}
+    found.differs({"a": 1, "b": None, "c": 2, "d": 1}, None)
+    assert found.features["a"] == Tally(2, extra=1) and found.features["b"] == Tally(2, missing=1)
+    assert wrong(found) == {"c": 2, "d": 2, "a": 1, "b": 1} and found.wrong_vectors == 2
