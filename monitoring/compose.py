@@ -10,6 +10,7 @@ from monitoring import outcomes, segments, verdicts
 from monitoring.decisions import Decisions
 from monitoring.drift import Drift
 from monitoring.page import Week
+from monitoring.parity import Parity
 from monitoring.parts import Champion, Parts, ages, compared
 from monitoring.snapshots import Snapshots
 from monitoring.verdicts import Verdict
@@ -26,8 +27,9 @@ def compose(
     taken: Snapshots,
     replayed: pd.DataFrame,
     log: Decisions,
+    served: Parity,
 ) -> Week:
-    """The week. replayed: taken.rows with `segment`."""
+    """The week. replayed: taken.rows with `segment`. served: the vectors of the decisions in `log`."""
     order = segment_names(domain)
     weeks = segments.shares_by_week(replayed, order)
     moves = segments.moves_by_week(replayed, order)
@@ -38,13 +40,15 @@ def compose(
         at_us=at_us, week_end_us=parts.week_end_us,
         model_name=champion.name, model_version=champion.version, train_end_us=champion.train_end_us,
         outcome=domain.label.name.replace("_", " "), label_doc=_sentence(domain.label.doc), good=domain.label.good,
-        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log), drift=drift,
+        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log, served),
+        drift=drift,
         scores_reference=_scores(parts.reference), scores_now=_scores(parts.current),
         reference_words=compared(parts), timestamps=timestamps(domain), docs=docs(domain),
         segments=order, done_segment=domain.label.done_segment if domain.label.done else None,
         weeks=weeks, in_training=[inside(week.end_us, champion.train_end_us) for week in weeks],
         people=taken.people, sampled=taken.sampled, moves=moves, ages_scored=ages(domain.observations),
         rates=rates, quality=quality, ages=by_age(parts.matured), labels_words=parts.labels_words, decisions=log,
+        served=served,
     )  # fmt: skip
 
 
@@ -58,6 +62,7 @@ def judged(
     quality: outcomes.Quality | None,
     rates: Sequence[outcomes.Rate],
     log: Decisions,
+    served: Parity,
 ) -> list[Verdict]:
     """The verdicts, in the order in which a reviewer asks."""
     return [
@@ -69,6 +74,7 @@ def judged(
         verdicts.score_drift(drift),
         verdicts.missing_values(drift),
         verdicts.decided(log),
+        verdicts.served_as_defined(served),
     ]
 
 

@@ -12,10 +12,12 @@ from monitoring import charts, words
 from monitoring.decisions import Decisions
 from monitoring.drift import Drift
 from monitoring.outcomes import Quality, Rate
+from monitoring.parity import Parity
 from monitoring.psi import DRIFTED, FLOOR, WATCH
 from monitoring.segments import Moves, WeekShares
 from monitoring.snapshots import LIMIT
 from monitoring.verdicts import Verdict
+from serving.engine import rfc3339
 
 MARKS = {"good": "● Good", "look": "▲ Look", "act": "■ Act", "unknown": "○ Not known"}
 TOP = 12
@@ -61,6 +63,7 @@ class Week:
     ages: list[tuple[str, Quality]]
     labels_words: str
     decisions: Decisions
+    served: Parity
 
     @property
     def weeks_in_training(self) -> int:
@@ -91,7 +94,7 @@ def render(week: Week) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(date=words.date, moment=words.moment, percent=words.percent)
+    environment.filters.update(date=words.date, rfc3339=rfc3339, moment=words.moment, percent=words.percent)
     environment.globals.update(
         charts=charts, marks=MARKS, watch=f"{WATCH:g}", drifted=f"{DRIFTED:g}", floor=f"{100 * FLOOR:g} %", limit=LIMIT
     )
@@ -102,6 +105,7 @@ def figures(week: Week) -> dict[str, Any]:
     """The week as plain JSON values; the long lists of scores are left out."""
     plain = asdict(week)
     del plain["scores_reference"], plain["scores_now"], plain["decisions"]["scores"]
+    plain["served"] = week.served.figures()
     return plain
 
 

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,14 +35,15 @@ AT_ONCE = 20_000
 SHOWN, ALIKE = 20, 3
 """Wrong vectors that are looked into, and how many of them may be wrong in the same features."""
 FILE = "parity.json"
+COLUMNS = ["decision_id", "at_us", "user_id", "features", "event_us", "applied_position", "reasons"]
 
-UNKNOWN = "nobody known: default journey"
-UNREAD = "the features could not be read: default journey"
-SAID_STALE = "an accepted event was not in yet, and the decision said so"
-SAID_OLDER = "features as of an older row, and the decision said so"
-NO_POSITION = "no log position beside the features"
-BEYOND = "the lake does not reach as far yet"
-FORGOTTEN = "a copy that counted then may have been forgotten by a compaction"
+UNKNOWN = "for people nobody has seen"
+UNREAD = "whose features could not be read"
+SAID_STALE = "that said an accepted event was not in yet"
+SAID_OLDER = "that said their features were of an older row"
+NO_POSITION = "without a log position beside the features"
+BEYOND = "beyond what the lake has yet"
+FORGOTTEN = "of which a compaction may have forgotten a copy"
 
 Receipt = dict[str, Any]
 
@@ -65,11 +67,10 @@ class Tally:
 class Parity:
     """What came of it, for every declared feature.
 
-    at_us: when it was compared. vectors: compared; wrong_vectors: those that differ anywhere. because: how many were
-    not comparable, by reason. faults: what the wrong vectors that were looked into, `examples`, look like.
+    vectors: compared; wrong_vectors: those that differ anywhere. because: how many were not comparable, by reason.
+    faults: what the wrong vectors that were looked into, `examples`, look like.
     """
 
-    at_us: int
     features: dict[str, Tally]
     vectors: int = 0
     wrong_vectors: int = 0
@@ -118,9 +119,8 @@ class Parity:
                 tally.mismatched += 1
 
     def figures(self) -> dict[str, Any]:
-        """For parity.json."""
-        counts = {"wrong": self.wrong, "not_comparable": self.not_comparable}
-        return asdict(self) | counts
+        """All of it as plain JSON values, for parity.json and the report's."""
+        return asdict(self) | {"wrong": self.wrong, "not_comparable": self.not_comparable}
 
     def table(self) -> Table:
         """One row for each feature that differs anywhere, and one for all of them."""
@@ -138,18 +138,27 @@ def _cells(tallies: Sequence[Tally]) -> list[str]:
 
 
 def parity(settings: Settings, progress: bool = True, clock: Callable[[], int] = now_us) -> Parity:
-    """Recompute every served vector of the decision log from the lake; also written to parity.json."""
-    found = compare(settings, decision_log.read(settings.decisions), clock(), progress)
+    """Recompute every served vector of the decision log from the lake; also written to parity.json, with the time."""
+    found = compare(settings, receipts(settings.decisions), progress)
     settings.state.mkdir(parents=True, exist_ok=True)
-    (settings.state / FILE).write_text(json.dumps(found.figures(), indent=2) + "\n")
+    figures = {"at_us": clock()} | found.figures()
+    (settings.state / FILE).write_text(json.dumps(figures, indent=2) + "\n")
     return found
 
 
-def compare(settings: Settings, log: pa.Table, at_us: int, progress: bool = False) -> Parity:
-    """Recompute the vectors of some receipts. log: rows of decision_log.SCHEMA."""
+def receipts(folder: Path, after_us: int | None = None, to_us: int | None = None) -> pa.Table:
+    """What a comparison needs of the decisions in (after_us, to_us], µs; None: without that limit."""
+    log = decision_log.read(folder, COLUMNS)
+    if after_us is not None:
+        log = log.filter(pc.greater(log["at_us"], after_us))
+    return log if to_us is None else log.filter(pc.less_equal(log["at_us"], to_us))
+
+
+def compare(settings: Settings, log: pa.Table, progress: bool = False) -> Parity:
+    """Recompute the vectors of some receipts. log: COLUMNS of the decision log."""
     drain(settings)
     domain = domains.load(settings.domain)
-    found = Parity(at_us, {name: Tally() for name in _declared(domain)})
+    found = Parity({name: Tally() for name in _declared(domain)})
     persons = pc.unique(log["user_id"]).to_pylist()
     with (
         Progress(disable=not progress, transient=True) as bar,

@@ -5,6 +5,7 @@ outcomes ─► observations (at the domain's ages) ─┐
 observations ─► training reference | newest week ─► Evidently ─► drift, missing values
              └► matured since training ─► AUC, calibration, outcome by segment
 snapshots ─► shares by week, PSI, moves              decision log ─► what was served
+decision log ─► the week's served vectors, recomputed from the lake ─► served as defined?
                       all of it ─► verdicts ─► index.html, report.json
 """
 
@@ -15,12 +16,12 @@ from typing import Any
 
 from feature_repo import domains
 from feature_repo.settings import Settings
-from monitoring import compose, decisions, drift, page, parts, replay, snapshots
+from monitoring import compose, decisions, drift, page, parity, parts, replay, snapshots
 from monitoring.words import moment
 
 WEEKS = 8
 Step = Callable[[str], None]
-STEPS = 6
+STEPS = 7
 """How often `step` is called, at most."""
 
 
@@ -66,10 +67,13 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
     ages = divided.current["offset_us"].nunique()
     found = drift.measure(divided.reference, divided.current, types, settings.report, ages, step)
 
-    step("page")
+    step("what was served, against the lake")
     ends = [at_us, divided.week_end_us]  # of a past that is replayed, decisions are in the week of its observations
     log = decisions.first_week_with_any(settings.decisions, ends, compose.segment_names(domain))
-    week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log)
+    served = parity.compare(settings, parity.receipts(settings.decisions, log.from_us, log.to_us))
+
+    step("page")
+    week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log, served)
     return Written(page.write(week, settings.report), page.figures(week))
 
 

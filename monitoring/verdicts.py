@@ -1,6 +1,6 @@
 """The report in words: one verdict for each question that a weekly reviewer asks, each with its threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,10 +9,11 @@ from monitoring.decisions import Decisions
 from monitoring.drift import MISSING_POINTS, Drift, FeatureDrift
 from monitoring.evidently_pages import DRIFT_SHARE
 from monitoring.outcomes import Quality, Rate
+from monitoring.parity import Parity
 from monitoring.psi import DRIFTED, WATCH
 from monitoring.psi import level as psi_level
 from monitoring.segments import Moves, WeekShares
-from monitoring.words import date, percent
+from monitoring.words import date, listed, percent
 
 CALIBRATED = 0.05
 """A calibration error up to this is good."""
@@ -152,6 +153,29 @@ def decided(log: Decisions) -> Verdict:
     share = log.unknown / log.count
     text = f"For {log.people:,} people; {percent(share)} were for people nobody has seen (look from 20 %)."
     return Verdict(GOOD if share < 0.2 else LOOK, f"{log.count:,} decisions this week", text, "decisions")
+
+
+def served_as_defined(served: Parity) -> Verdict:
+    """Were the features that decisions were made from those of the definition, by what was known then?"""
+    why = _counted(served.because)
+    left_out = f"Not comparable: {why}." if why else ""
+    if not served.vectors:
+        title = "Served features: nothing to compare"
+        return Verdict(UNKNOWN, title, left_out or "Nothing was served.", "served")
+    if not served.wrong_vectors:
+        text = f"{served.vectors:,} vectors recomputed from the lake as it was known then: none differs. {left_out}"
+        return Verdict(GOOD, "Served as defined", text.strip(), "served")
+    text = (
+        f"{served.wrong:,} values in {served.wrong_vectors:,} of {served.vectors:,} vectors differ from the lake's "
+        f"(act from 1): {_names(list(served.wrong_features))}. "
+        f"Of {sum(served.faults.values())} looked into: {_counted(served.faults)}. {left_out}"
+    )
+    return Verdict(ACT, "Served features are wrong", text.strip(), "served")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """What there is how often."""
+    return listed([f"{n:,} {what}" for what, n in counts.items()])
 
 
 def _sides(drift: Drift) -> str:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,19 @@ def served_right(settings: Settings) -> list[Check]:
         return []
     found = json.loads(path.read_text())
     words = f"{found['vectors']:,} served feature vectors, {found['wrong']:,} values that the lake does not give"
-    return [Check("parity", found["wrong"] == 0, words)]
+    return [Check("parity", found["wrong"] == 0, words + _what_is_wrong(found))]
+
+
+def _what_is_wrong(found: dict[str, Any], most: int = 5) -> str:
+    """The features of a parity.json that were served wrong, the worst first, and what that looks like."""
+    kinds = ("mismatched", "missing", "extra")
+    counts = {name: sum(tally[k] for k in kinds) for name, tally in found.get("features", {}).items()}
+    wrong = [f"{name} {n:,}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])) if n]
+    if not wrong:
+        return ""
+    more = f" and {len(wrong) - most} more" if len(wrong) > most else ""
+    looks = ", ".join(found.get("faults", {}))
+    return f": {', '.join(wrong[:most])}{more}" + (f"; looks like {looks}" if looks else "")
 
 
 def _rows_for(settings: Settings, model: EngagementModel, observed: pd.DataFrame) -> pd.DataFrame:

@@ -62,6 +62,8 @@ def test_a_run_says_what_came_out(run, home):
     assert run["live"]["moves"] > 0 and run["live"]["stale"] == 0
     assert run["parity"]["wrong"] == 0 and run["parity"]["vectors"] > run["live"]["events"]
     assert Path(run["report"]).read_text().startswith("<!")
+    served = json.loads(Path(run["report"]).with_name("report.json").read_text())["served"]
+    assert served["wrong"] == 0 and served["vectors"] == run["parity"]["vectors"]
     assert list((home / "bentoml" / "bentos" / "firstmile_saas").glob("*/bento.yaml"))
 
 

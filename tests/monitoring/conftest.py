@@ -13,6 +13,7 @@ from monitoring.drift import Drift, FeatureDrift
 from monitoring.evidently_pages import Page
 from monitoring.outcomes import quality, rates
 from monitoring.page import Week
+from monitoring.parity import UNKNOWN, Parity, Tally
 from monitoring.segments import moves_by_week, shares_by_week
 from monitoring.verdicts import Verdict
 
@@ -73,6 +74,21 @@ def log_into(folder: Path, at_us: int, count: int = 60) -> None:
     pd.DataFrame(log).to_parquet(folder / "1.parquet")
 
 
+def served(feature: str) -> Parity:
+    """Sixty decisions: two vectors wrong in two features, six not comparable."""
+    tallies = {feature: Tally(54, mismatched=2), "pages": Tally(54, missing=1), "never": Tally(54)}
+    example = {"decision_id": "d1", "user_id": "u1", "at_us": AT - DAY, "applied_position": 12_345, "features": {}}
+    older = {"fault": "an older row", "evidence": "equals the row as of position 12,001, 3 events ago"}
+    ended = {
+        "fault": "a row served after its end",
+        "evidence": "equals the row as it was at 2026-05-27T20:26:40.000000Z",
+    }
+    return Parity(
+        tallies, vectors=54, wrong_vectors=2, because={UNKNOWN: 6}, faults={"an older row": 1, ended["fault"]: 1},
+        examples=[example | older, example | ended],
+    )  # fmt: skip
+
+
 def made_up(folder: Path, feature: str = "sessions_24h", pages: Sequence[Page] = (), log: bool = True) -> Week:
     """A week; `feature` is the name of the first feature, `pages` those that Evidently is said to have written."""
     if log:
@@ -97,6 +113,7 @@ def made_up(folder: Path, feature: str = "sessions_24h", pages: Sequence[Page] =
             Verdict("good", "Score stable", "PSI 0.03 against training (look from 0.1, act from 0.2).", "score"),
             Verdict("look", "Some features drift", f"1 of 14 features at or above PSI 0.2: {feature}.", "drift"),
             Verdict("act", "Segments unstable", "PSI 0.31 against the week before.", "segments"),
+            Verdict("act", "Served features are wrong", f"3 values in 2 of 54 vectors: {feature}, pages.", "served"),
             Verdict("unknown", "AUC: too few matured labels to tell", "12 matured labels.", "outcomes"),
         ],
         drift=Drift(features, 0.03, 5000, 700, 3, list(pages)),
@@ -118,4 +135,5 @@ def made_up(folder: Path, feature: str = "sessions_24h", pages: Sequence[Page] =
         ages=[("1 day", figures)] if figures else [],
         labels_words="scored since the training period",
         decisions=decisions.week(folder / "decisions", AT, SEGMENTS),
+        served=served(feature),
     )

@@ -11,6 +11,7 @@ from monitoring.compose import compose, inside, measured_types, segment_names
 from monitoring.decisions import week as decided_week
 from monitoring.drift import Drift
 from monitoring.page import Week, render
+from monitoring.parity import Parity
 from monitoring.parts import Champion, Parts
 from monitoring.snapshots import Snapshots
 
@@ -31,14 +32,14 @@ def composed(name: str, folder: Path) -> Week:
     parts = Parts(rows, rows, rows, "scored since the training period", AT)
     champion = Champion(f"{name}-engagement", 4, AT - DAY, None)
     log = decided_week(folder, AT, order)
-    return compose(domain, champion, AT, parts, Drift([], 0.01, 20, 20, 1, []), taken, replayed, log)
+    return compose(domain, champion, AT, parts, Drift([], 0.01, 20, 20, 1, []), taken, replayed, log, Parity({}))
 
 
 @pytest.mark.parametrize("name", domains.names())
 def test_the_week_of_every_domain_renders(name: str, tmp_path: Path) -> None:
     week = composed(name, tmp_path)
     html = render(week)
-    assert week.title in html and len(week.verdicts) == 8
+    assert week.title in html and len(week.verdicts) == 9
     assert [w.people for w in week.weeks] == [20, 20] and week.weeks[1].psi == 0
     assert week.in_training == [True, False]
     assert week.moves[0].stayed == 1

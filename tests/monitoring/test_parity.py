@@ -24,8 +24,10 @@ from monitoring.parity import (
     UNREAD,
     Parity,
     Tally,
+    compare,
     not_comparable,
     parity,
+    receipts,
 )
 from serving.engine import STALE
 from tests.monitoring.parity_world import BEGIN, SAAS, World, clicked, identified, wrong
@@ -68,6 +70,22 @@ def test_what_is_written_says_when_and_how_many(world: World) -> None:
     }  # fmt: skip
     assert written["features"]["clicks"] == {"compared": 1, "mismatched": 0, "missing": 0, "extra": 0}
     assert written["because"] == {UNKNOWN: 1}
+
+
+def test_a_time_can_be_compared_alone(world: World) -> None:
+    world.send(clicked("u1", 1, BEGIN))
+    world.decide("u1")
+    world.now_us += HOUR
+    world.decide("u1", "u1", "u2")
+    world.log.close()
+
+    def between(after_us: int | None, to_us: int | None) -> tuple[int, int]:
+        found = compare(world.settings, receipts(world.settings.decisions, after_us, to_us))
+        return found.vectors, found.not_comparable
+
+    assert between(BEGIN - 1, BEGIN) == (1, 0) and between(BEGIN, BEGIN + HOUR) == (2, 1)
+    assert between(None, BEGIN) == (1, 0) and between(BEGIN + HOUR, None) == (0, 0)
+    assert not (world.settings.state / parity_room.FILE).exists()
 
 
 def test_without_a_decision_nothing_is_compared(tmp_path: Path) -> None:
@@ -141,17 +159,17 @@ def test_a_feature_that_is_no_longer_declared_is_left_out(world: World, monkeypa
 
 def test_the_table_shows_the_wrong_ones_and_a_total() -> None:
     features = {"a": Tally(9, 1, 0, 0), "b": Tally(9), "c": Tally(9, 2, 3, 1)}
-    found = Parity(BEGIN, features, vectors=9, wrong_vectors=6, because={UNKNOWN: 1_200})
+    found = Parity(features, vectors=9, wrong_vectors=6, because={UNKNOWN: 1_200})
     assert (found.wrong, list(found.wrong_features)) == (7, ["c", "a"])
     lines = [line.replace("│", " ").split() for line in shown(found).splitlines()]
     assert ["c", "9", "2", "3", "1"] in lines and ["a", "9", "1", "0", "0"] in lines
     assert ["all", "3", "features", "27", "3", "3", "1"] in lines
     assert not any(line[:1] == ["b"] for line in lines)
-    assert "1,200 nobody known: default journey" in " ".join(" ".join(line) for line in lines)
+    assert "1,200 for people nobody has seen" in " ".join(" ".join(line) for line in lines)
 
 
 def test_each_way_to_be_wrong_has_its_count() -> None:
-    found = Parity(BEGIN, {n: Tally() for n in "abcd"})
+    found = Parity({n: Tally() for n in "abcd"})
     found.differs({"a": 1, "b": None, "c": 2, "d": 1.0}, {"a": 1, "b": 5, "c": None, "d": 1})
     assert found.features == {"a": Tally(1), "b": Tally(1, missing=1), "c": Tally(1, extra=1), "d": Tally(1, 1)}
     found.differs({"a": 1, "b": None, "c": 2, "d": 1}, None)

@@ -18,6 +18,7 @@ from feature_repo.store import delete_online, feature_store, read_online, write_
 from feature_repo.vocabulary import DAY, HOUR, SECOND, Count
 from monitoring.__main__ import main
 from tests.monitoring.parity_world import BEGIN, SAAS, World, clicked, faults, identified, used, wrong
+from training.promote import served_right
 
 Patch = pytest.MonkeyPatch
 
@@ -184,6 +185,8 @@ def test_an_event_that_is_lost(world: World, monkeypatch: Patch) -> None:
     assert found.faults == {"a lost event": 2}
     assert {e["evidence"] for e in found.examples} == {"equals the row without event u1-1 (position 1)"}
     assert wrong(found)["clicks"] == 2 and "feature_uses" not in wrong(found)
+    (gate,) = served_right(world.settings)
+    assert not gate.passed and "clicks 2" in gate.words and "looks like a lost event" in gate.words
 
 
 def test_an_identity_edge_that_is_lost(world: World, monkeypatch: Patch) -> None:

@@ -11,6 +11,7 @@ from monitoring import verdicts
 from monitoring.decisions import week
 from monitoring.drift import Drift, FeatureDrift
 from monitoring.outcomes import Quality, Rate, wilson
+from monitoring.parity import NO_POSITION, UNKNOWN, Parity, Tally
 from monitoring.segments import WeekShares
 
 LABEL = Label("activation", "activates", good=True)
@@ -127,3 +128,30 @@ def test_decisions(tmp_path: Path) -> None:
     assert verdicts.decided(dataclasses.replace(some, count=0)).title == "No decisions this week"
     assert verdicts.decided(some).level == "good"
     assert verdicts.decided(dataclasses.replace(some, unknown=2)).level == "look"
+
+
+def test_served_as_defined() -> None:
+    good = Parity({"a": Tally(1_200)}, vectors=1_200, because={UNKNOWN: 3, NO_POSITION: 2})
+    found = verdicts.served_as_defined(good)
+    assert (found.level, found.title, found.anchor) == ("good", "Served as defined", "served")
+    assert found.text == (
+        "1,200 vectors recomputed from the lake as it was known then: none differs. "
+        "Not comparable: 3 for people nobody has seen and 2 without a log position beside the features."
+    )
+
+
+def test_a_single_wrong_value_is_to_be_acted_on() -> None:
+    tallies = {"a": Tally(9), "b": Tally(9, 1), "c": Tally(9, 1, 1)}
+    wrong = Parity(tallies, vectors=9, wrong_vectors=2, faults={"a lost event": 2, "unexplained": 1})
+    found = verdicts.served_as_defined(wrong)
+    assert found.level == "act" and found.text == (
+        "3 values in 2 of 9 vectors differ from the lake's (act from 1): c, b. "
+        "Of 3 looked into: 2 a lost event and 1 unexplained."
+    )
+
+
+def test_where_nothing_was_compared_it_is_not_known_whether_it_was_right() -> None:
+    nothing = verdicts.served_as_defined(Parity({"a": Tally()}))
+    assert (nothing.level, nothing.text) == ("unknown", "Nothing was served.")
+    only_unknown = verdicts.served_as_defined(Parity({"a": Tally()}, because={UNKNOWN: 3}))
+    assert (only_unknown.level, only_unknown.text) == ("unknown", "Not comparable: 3 for people nobody has seen.")

@@ -88,3 +88,16 @@ def test_features_that_were_served_wrong_keep_a_model_back(tmp_path: Path, wrong
     (check,) = served_right(settings)
     assert check.passed == (wrong == 0)
     assert check.words == f"1,200 served feature vectors, {wrong} values that the lake does not give"
+
+
+def test_the_gate_names_the_features_that_were_served_wrong(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    settings.state.mkdir(parents=True)
+    tallies = {f"f{n}": {"compared": 9, "mismatched": n, "missing": 0, "extra": int(n > 5)} for n in range(8)}
+    found = {"vectors": 9, "wrong": 30, "features": tallies, "faults": {"an older row": 2, "unexplained": 1}}
+    (settings.state / "parity.json").write_text(json.dumps(found))
+    (check,) = served_right(settings)
+    assert not check.passed and check.words == (
+        "9 served feature vectors, 30 values that the lake does not give: "
+        "f7 8, f6 7, f5 5, f4 4, f3 3 and 2 more; looks like an older row, unexplained"
+    )
