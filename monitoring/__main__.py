@@ -91,7 +91,7 @@ def run(
 @main.command()
 @click.option("--domain", default=None, help="Domain to check.  [default: FIRSTMILE_DOMAIN or saas]")
 def parity(domain: str | None) -> None:
-    """Recompute every served feature vector from the lake, and fail where one differs.
+    """Recompute every served feature vector from the lake; where one differs, say what it looks like, and fail.
 
     \b
     Example:

@@ -205,20 +205,21 @@ class _Comparison:
         receipts = [r for r, no in zip(receipts, why, strict=True) if no is None]
         asked = [Question(r["user_id"], r["applied_position"], r["at_us"]) for r in receipts]
         right: Counter[tuple[str, ...]] = Counter()
-        wrong: list[tuple[Receipt, Question, dict[str, Any], dict[str, Any] | None]] = []
+        wrong: list[tuple[int, dict[str, Any], dict[str, Any] | None]] = []
         for n, row in self._recomputed.rows(asked):
             served = {k: v for k, v in self._decode(receipts[n]["features"]).items() if k in self._found.features}
             known = self._recomputed.with_elapsed(row, asked[n].at_us)
             if known is not None and same(served, known):
                 right[tuple(served)] += 1
             else:
-                wrong.append((receipts[n], asked[n], served, known))
-        forgotten = self._recomputed.forgotten([question for _, question, _, _ in wrong])
+                wrong.append((n, served, known))
+        wrong.sort(key=lambda found: found[0])
+        forgotten = self._recomputed.forgotten([asked[n] for n, _, _ in wrong])
         self._found.equal(right)
         self._found.leave_out(Counter(filter(None, why)) + Counter({FORGOTTEN: len(forgotten)}))
-        for receipt, question, served, known in (w for n, w in enumerate(wrong) if n not in forgotten):
+        for n, served, known in (found for at, found in enumerate(wrong) if at not in forgotten):
             self._found.differs(served, known)
-            self._look_into(receipt, question, served, known)
+            self._look_into(receipts[n], asked[n], served, known)
 
     def _look_into(
         self, receipt: Receipt, asked: Question, served: dict[str, Any], known: dict[str, Any] | None

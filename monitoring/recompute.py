@@ -102,7 +102,7 @@ class Recomputed:
         self._con.con.register("asked", pa.table([range(len(asked)), *map(list, columns)], _ASKED))
         run("""create or replace temp table numbered as
             with told as (select person, position, row_number() over (partition by person order by position) as events
-                from theirs),
+                from theirs where person in (select person from asked)),
             reaching as (select asked.*, position as known, events from asked asof left join told
                 on asked.person = told.person and asked.reached >= told.position)
             select *, dense_rank() over (order by person, known, at_us, without, twice) as world from reaching""")

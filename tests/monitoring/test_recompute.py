@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import domains
+from feature_repo.domain import Domain
 from feature_repo.lake import Lake
 from monitoring import recompute
 from monitoring.recompute import Known, Question, Recomputed
@@ -19,28 +20,53 @@ from tests.feature_repo.test_stream import event
 NUMBER = itertools.count()
 
 
-@pytest.mark.parametrize("domain", [EVERYTHING, domains.load("saas")], ids=lambda d: d.name)
-@given(data=st.data())
-def test_it_is_what_the_definition_gives_of_the_events_known_by_then(
-    domain: Any, data: st.DataObject, tmp_path: Path
-) -> None:
+def replay(data: st.DataObject, domain: Domain) -> tuple[list[histories.Row], list[Question]]:
+    """Events in an order of arrival, some with copies of another timestamp, and questions on the windows' edges."""
     rows = data.draw(histories.events(domain, 12))
     copies = [row | {"ts_us": row["ts_us"] + data.draw(st.sampled_from([0, 1, -1, 3_600_000_000]))}
               for row in data.draw(st.lists(st.sampled_from(rows), max_size=4))]  # fmt: skip
     arrived = data.draw(st.permutations(rows + copies))
-    lake = Lake(tmp_path / str(next(NUMBER)))
-    lake.append([event(row) for row in arrived])
     edges = sorted({r["ts_us"] + w for r in arrived for w in [0, *domain.windows]})
     moment = st.builds(lambda t, beside: t + beside, st.sampled_from(edges), st.sampled_from([-1, 0, 1]))
-    position = st.integers(1, len(arrived))
-    question = st.tuples(st.sampled_from(histories.USERS), position, moment)
-    asked = [Question(*q) for q in data.draw(st.lists(question, min_size=1))]
+    question = st.tuples(st.sampled_from(histories.USERS), st.integers(1, len(arrived)), moment)
+    return arrived, [Question(*q) for q in data.draw(st.lists(question, min_size=1))]
+
+
+def wanted(domain: Domain, arrived: list[histories.Row], question: Question) -> oracle.Row | None:
+    known = oracle.canonical(arrived[: question.reached])
+    return oracle.row(known, domain, question.person, question.at_us)
+
+
+def features(domain: Domain, row: dict[str, Any] | None) -> dict[str, Any] | None:
+    return row and {name: row[name] for name in domain.feature_types}
+
+
+@pytest.mark.parametrize("domain", [EVERYTHING, domains.load("saas")], ids=lambda d: d.name)
+@given(data=st.data())
+def test_it_is_what_the_definition_gives_of_the_events_known_by_then(
+    domain: Domain, data: st.DataObject, tmp_path: Path
+) -> None:
+    arrived, asked = replay(data, domain)
+    lake = Lake(tmp_path / str(next(NUMBER)))
+    lake.append([event(row) for row in arrived])
     with Recomputed(lake, domain, histories.USERS) as recomputed:
         found = dict(recomputed.rows(asked))
-    for n, (person, reached, at_us, *_) in enumerate(asked):
-        wanted = oracle.row(oracle.canonical(list(arrived[:reached])), domain, person, at_us)
-        row = found[n]
-        assert (row and {name: row[name] for name in domain.feature_types}) == wanted, asked[n]
+    for n, question in enumerate(asked):
+        assert features(domain, found[n]) == wanted(domain, arrived, question), question
+
+
+@given(data=st.data())
+def test_after_a_compaction_it_is_still_that_or_it_may_be_forgotten(data: st.DataObject, tmp_path: Path) -> None:
+    arrived, asked = replay(data, EVERYTHING)
+    lake, compacted = Lake(tmp_path / str(next(NUMBER))), data.draw(st.integers(1, len(arrived)))
+    lake.append([event(row) for row in arrived[:compacted]])
+    lake.compact(progress=False)
+    lake.append([event(row) for row in arrived[compacted:]])
+    with Recomputed(lake, EVERYTHING, histories.USERS) as recomputed:
+        found, forgotten = dict(recomputed.rows(asked)), recomputed.forgotten(asked)
+    for n, question in enumerate(asked):
+        assert n in forgotten or features(EVERYTHING, found[n]) == wanted(EVERYTHING, arrived, question), question
+    assert not any(asked[n].reached >= compacted for n in forgotten)
 
 
 @given(data=st.data())
@@ -56,11 +82,10 @@ def test_an_event_can_be_left_out_or_counted_twice(data: st.DataObject, tmp_path
         found = dict(recomputed.rows(less + more))
     for n, known in enumerate(events):
         row = rows[known.position - 1]
-        without = oracle.row([r for r in rows if r is not row], EVERYTHING, "u1", t)
-        twice = oracle.row([*rows, row | {"message_id": f"{row['message_id']} again"}], EVERYTHING, "u1", t)
-        for number, wanted in ((n, without), (n + len(events), twice)):
-            came = found[number]
-            assert (came and {name: came[name] for name in EVERYTHING.feature_types}) == wanted
+        less_one = oracle.row([r for r in rows if r is not row], EVERYTHING, "u1", t)
+        one_more = oracle.row([*rows, row | {"message_id": f"{row['message_id']} again"}], EVERYTHING, "u1", t)
+        for number, right in ((n, less_one), (n + len(events), one_more)):
+            assert features(EVERYTHING, found[number]) == right
 
 
 def lake_of(folder: Path, rows: list[tuple[str, int]]) -> Lake:
