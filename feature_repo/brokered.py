@@ -86,6 +86,10 @@ class Behind:
         person = next(iter(persons))
         return not has_message(self.history, person, after) or self.history.unsettled(person, now_us())
 
+    def due(self, person: str, at_us: int) -> bool:
+        """Not known without asking."""
+        return False
+
     def known(self, events: Sequence[Event]) -> list[bool]:
         """For each event whether a copy of it was applied before."""
         return self.history.known([(shard_key(e), e.message_id) for e in events])

@@ -149,6 +149,10 @@ class Pending:
                 return False
             return any(self._lacks(person, applied) for person in persons)
 
+    def due(self, person: str, at_us: int) -> bool:
+        """Whether this person's row has changed by a time, and is not written yet."""
+        return self.history.unsettled(person, at_us)
+
     def _lacks(self, person: str, applied: int) -> bool:
         until = max(self._until.get(key, 0) for key in self._keys(person))
         return until > applied or (until > 0 and person in self._slow)

@@ -24,6 +24,10 @@ class Known(Protocol):
         """
         ...
 
+    def due(self, person: str, at_us: int) -> bool:
+        """Whether it is known here that this person's row has changed by a time, and is not written yet."""
+        ...
+
     def known(self, events: Sequence[Event]) -> list[bool]:
         """For each event whether a copy of it was accepted before, as far as can be told from here."""
         ...

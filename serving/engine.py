@@ -198,9 +198,10 @@ class Engine:
             renewed = await self._in_thread(patience_s, self.reader.in_force, ended, at)
         except Exception as e:
             _log.warning("the offline feature rows cannot be read: %s", _words(e))
-            renewed = {u: _noted(r, _words(e)) for u, r in ended.items()}
-        renewed |= {u: _noted(r, "there are no offline rows") for u, r in ended.items() if u not in renewed}
-        return [renewed.get(u, r) for u, r in zip(user_ids, found, strict=True)]
+            renewed = {u: _noted(r, _words(e)) for u, r in ended.items() if r.values}
+        why = "there are no offline rows"
+        renewed |= {u: _noted(r, why) for u, r in ended.items() if u not in renewed and r.values}
+        return [renewed.get(u, None if u in ended else r) for u, r in zip(user_ids, found, strict=True)]
 
     async def _in_thread(self, patience_s: float, read: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()

@@ -88,8 +88,14 @@ class Reader:
         applied = self._live.applied if self._live else 0
         found = self._store.read(user_ids)
         return [
-            None if f is None else self._snapshot(u, *f, now_us, applied) for u, f in zip(user_ids, found, strict=True)
+            self._nobody(u, now_us) if f is None else self._snapshot(u, *f, now_us, applied)
+            for u, f in zip(user_ids, found, strict=True)
         ]
+
+    def _nobody(self, user: str, now_us: int) -> Snapshot | None:
+        """Somebody without a row; an ended one without values where the time of a first event has just come."""
+        first = self._live is not None and self._live.pending.due(user, now_us)
+        return Snapshot({}, now_us, None, now_us) if first else None
 
     def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
         """Whether an event that was accepted may be missing in the online row of any of these people.

@@ -171,3 +171,25 @@ def test_a_store_that_comes_later_is_found(
             time.sleep(0.05)
     else:
         pytest.fail("the store was never found")
+
+
+def test_a_first_event_counts_from_its_moment_on(tmp_path: Path) -> None:
+    from feature_repo import domains
+    from feature_repo.embedded import Embedded
+    from feature_repo.events import Event
+
+    now = [1_700_000_000_000_000]
+    live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: now[0]).start()
+    try:
+        ahead = Event("track", "m", "u", None, now[0] + 5, now[0], "Clicked", {}, {}, {})
+        live.append([ahead]).result()
+        while live.pending.of(["u"]):
+            time.sleep(0.01)
+        reader = Reader(live.settings, domains.load("saas"), live)
+        assert reader.connect()
+        assert reader.read(["u", "nobody"], now[0] + 4) == [None, None]
+        first, nobody = reader.read(["u", "nobody"], now[0] + 5)
+        assert first is not None and reader.ended(first, now[0] + 5) and nobody is None
+        assert reader.in_force({"u": first}, now[0] + 5)["u"].values["clicks"] == 1
+    finally:
+        live.close()
