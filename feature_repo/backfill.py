@@ -9,12 +9,14 @@ The bookmark, written last, says what the rows hold: a kill in between only mean
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import ibis
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -26,9 +28,12 @@ from feature_repo.lake_sql import bucket_of, literal
 from feature_repo.log_to_lake import drain
 from feature_repo.program import Compiled, Program
 from feature_repo.settings import Settings
+from feature_repo.storage import flock
 
 BOOKMARK = "backfill.json"
 EVENTS_AT_ONCE = 400_000
+WAIT_S = 10.0
+"""How long is waited for another process to be done with the offline rows."""
 OFFLINE_ROW = """user_id, make_timestamptz(ts_us) as event_timestamp, make_timestamptz(position) as created,
     valid_until_us, position as applied_position, * exclude (user_id, ts_us, position, valid_until_us, person)"""
 EVENT = ", ".join(n for n in SCHEMA.names if n != "content_hash")
@@ -61,8 +66,32 @@ def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> 
         memory: what DuckDB may take before it spills to disk.
 
     Raises:
-        ValueError: the lake is empty.
+        ValueError: the lake is empty. BusyError: another backfill runs.
     """
+    with alone(settings):
+        return _backfill(settings, memory, progress)
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Be the only one who writes offline rows, or reads them to write them elsewhere.
+
+    Raises:
+        BusyError: another process does, still after some seconds.
+    """
+    with flock(settings.state / "features.lock", "backfill", WAIT_S):
+        yield
+
+
+def again(settings: Settings, persons: Iterable[str]) -> None:
+    """Have the next backfill compute these persons anew, although no event of theirs is new. Only while `alone`."""
+    path = settings.features / BOOKMARK
+    if path.exists():
+        held = json.loads(path.read_text())
+        _write_bookmark(settings, held | {"again": sorted({*held.get("again", ()), *persons})})
+
+
+def _backfill(settings: Settings, memory: str, progress: bool) -> Backfilled:
     began = time.monotonic()
     domain, lake = domains.load(settings.domain), Lake(settings.lake)
     drain(settings)
@@ -71,19 +100,17 @@ def backfill(settings: Settings, memory: str = "3GB", progress: bool = True) -> 
         raise ValueError(f"{settings.lake}: no events yet: run `make simulate`, or `make ingest DATA=<folder>`")
     settings.features.mkdir(parents=True, exist_ok=True)
     print_of = fingerprint(domain)
-    held = _bookmark(settings, print_of)
+    held, others = _bookmark(settings, print_of)
     con = _connect(settings, memory)
     try:
         snapshot = _open(con, lake)
         through, buckets = snapshot.through, len(snapshot.rows)
-        touched = _touched(con, lake, held, buckets) if held else list(range(buckets))
-        rows, events = (
-            (0, 0) if held == through else _write(con, settings, domain, snapshot, touched, bool(held), progress)
-        )
+        touched = _touched(con, lake, held, buckets, others) if held else list(range(buckets))
+        rows, events = _write(con, settings, domain, snapshot, touched, bool(held), progress)
     finally:
         con.disconnect()
     _write_bookmark(settings, {"position": through, "features": print_of, "buckets": buckets})
-    return Backfilled(0 if held == through else len(touched), rows, events, through, time.monotonic() - began)
+    return Backfilled(len(touched), rows, events, through, time.monotonic() - began)
 
 
 def fingerprint(domain: Domain) -> str:
@@ -92,11 +119,11 @@ def fingerprint(domain: Domain) -> str:
     return hashlib.sha256(json.dumps([program.steps, program.result, OFFLINE_ROW]).encode()).hexdigest()[:16]
 
 
-def _bookmark(settings: Settings, print_of: str) -> int:
-    """The position that the rows hold, 0 where they are absent or of other definitions."""
+def _bookmark(settings: Settings, print_of: str) -> tuple[int, list[str]]:
+    """The position that the rows hold, 0 where they are absent or of other definitions; who is to be computed anew."""
     path = settings.features / BOOKMARK
     held = json.loads(path.read_text()) if path.exists() else {}
-    return int(held["position"]) if held.get("features") == print_of else 0
+    return (int(held["position"]), held.get("again", [])) if held.get("features") == print_of else (0, [])
 
 
 def _write_bookmark(settings: Settings, content: dict[str, object]) -> None:
@@ -122,14 +149,16 @@ def _open(con: Backend, lake: Lake) -> Snapshot:
     return snapshot
 
 
-def _touched(con: Backend, lake: Lake, held: int, buckets: int) -> list[int]:
-    """Make `touched`, the persons whose rows the events after position `held` can change; returns their buckets."""
+def _touched(con: Backend, lake: Lake, held: int, buckets: int, others: list[str]) -> list[int]:
+    """Make `touched`: whose rows the events after position `held` can change, and others; returns their buckets."""
+    con.con.register("others", pa.table({"entity": pa.array(others, pa.string())}))
     con.create_view("fresh", lake.new_since(con, held), overwrite=True)
     con.raw_sql(f"""create temp table touched as
         with hands as (select distinct anonymous_id from fresh
             where anonymous_id is not null and (user_id is null or type in ('identify', 'alias'))),
         persons as (select user_id as entity from fresh where user_id is not null
             union select 'anon:' || anonymous_id from hands
+            union select entity from others
             union select user_id from edges semi join hands using (anonymous_id))
         select entity, {bucket_of("entity", buckets)} as bucket from persons""")
     return [b for (b,) in con.raw_sql("select distinct bucket from touched order by 1").fetchall()]

@@ -8,16 +8,22 @@ from concurrent.futures import Future
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.erasure import Plan, erase_lake
 from feature_repo.event_log import Busy, EventLog, open_log, shard_key
-from feature_repo.events import Event
+from feature_repo.events import ANONYMOUS, Event
 from feature_repo.history_store import HistoryStore, has_message, open_history
+from feature_repo.log_to_lake import drain
 from feature_repo.past import Past
 from feature_repo.settings import Settings, now_us
 from feature_repo.slow_lane import SlowLane
 from feature_repo.store import ensure_applied
+from feature_repo.stream import forget
+from feature_repo.tombstones import Tombstones
 
 AGAIN_S = 3.0
 """How long to wait before the broker is tried again."""
+LEASE_S = 6.0
+"""For how long a worker may go on with somebody whom it has in hand."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +34,7 @@ class Brokered:
 
     def __init__(self, settings: Settings) -> None:
         ensure_applied(settings)
-        self._settings = settings
+        self.settings, self.erased = settings, Tombstones(settings.state)
         self._log: EventLog | None = None
         self._closed = threading.Event()
         self._opening = threading.Thread(target=self._open, name="event log", daemon=True)
@@ -48,7 +54,7 @@ class Brokered:
         """Connect, again and again: decisions go on meanwhile."""
         while self._log is None and not self._closed.is_set():
             try:
-                self._log = open_log(self._settings.log)
+                self._log = open_log(self.settings.log)
             except Exception as e:
                 _log.warning("the broker cannot be reached; trying again in %g s: %s", AGAIN_S, e)
                 self._closed.wait(AGAIN_S)
@@ -58,6 +64,24 @@ class Brokered:
         with self._lock:
             found, position = self._rows.rows(list(persons), at_us)
         return found.filter(pc.is_valid(found["ts_us"])), position
+
+    def settle(self) -> None:
+        """Give the lake what was applied; what is still in the broker is refused by the workers."""
+        drain(self.settings)
+
+    def erase(self, erasing: Plan) -> dict[str, int]:
+        """Remove a person's events, and have the workers write the others' rows anew.
+
+        Twice: a worker may have had the person in hand.
+        """
+        found = {"lake": erase_lake(self.settings, erasing)}
+        again = [f"{ANONYMOUS}{a}" for a in erasing.shared]
+        found["history"] = forget(self.history, erasing.senders, again, erasing.touched)
+        self._closed.wait(LEASE_S)
+        drain(self.settings)
+        erase_lake(self.settings, erasing)
+        forget(self.history, erasing.senders, again, erasing.touched)
+        return found
 
     def lag(self) -> int:
         """Events in the broker that no worker has acked."""

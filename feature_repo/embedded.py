@@ -11,6 +11,8 @@ from concurrent.futures import Future
 
 import pyarrow as pa
 
+from feature_repo import erasure
+from feature_repo.erasure import Plan
 from feature_repo.event_log import shard_key
 from feature_repo.events import ANONYMOUS, Event
 from feature_repo.history_store import HistoryStore, has_message, open_history
@@ -22,6 +24,7 @@ from feature_repo.settings import Settings, now_us
 from feature_repo.sqlite_log import SqliteLog
 from feature_repo.store import ensure_applied
 from feature_repo.stream import Processor, Stream
+from feature_repo.tombstones import Tombstones
 
 DRAIN_S = 30.0
 """How often the lake gets what the log has."""
@@ -36,7 +39,7 @@ class Embedded:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], int] = now_us) -> None:
-        self.settings = settings
+        self.settings, self.erased = settings, Tombstones(settings.state)
         ensure_applied(settings)
         lake, path = Lake(settings.lake), log_file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +78,14 @@ class Embedded:
     def lag(self) -> int:
         """Events accepted and not yet applied."""
         return self.log.lag()
+
+    def settle(self) -> None:
+        """Wait until everything that was accepted is applied, and give it to the lake; raises TimeoutError."""
+        erasure.settle(self)
+
+    def erase(self, erasing: Plan) -> dict[str, int]:
+        """Remove a person's events and have the others' rows written anew, see `erasure.erase_live`."""
+        return erasure.erase_live(self, erasing)
 
     def close(self) -> None:
         """Finish what is under way, and give the lake what the log has."""

@@ -173,7 +173,10 @@ class HistoryStore(Protocol):
         ...
 
     def leave(self, senders: Iterable[str]) -> None:
-        """These senders' past stays in the lake until somebody is touched who needs it."""
+        """These senders' past is in the lake until somebody is touched who needs it; what is here of it is dropped.
+
+        Who was ever said to be whom stays.
+        """
         ...
 
     def left(self, senders: Iterable[str]) -> set[str]:
@@ -234,8 +237,8 @@ class HistoryStore(Protocol):
         """Take the checkpoints of these persons back. A piece at a time; until it is done they are broken."""
         ...
 
-    def erase(self, senders: Iterable[str]) -> None:
-        """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`."""
+    def erase(self, senders: Iterable[str]) -> int:
+        """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`; how many events."""
         ...
 
     def reader(self) -> Self:

@@ -17,6 +17,7 @@ from feature_repo.events import Event, Refusal, parse
 from feature_repo.lake import Lake
 from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings, now_us
+from feature_repo.tombstones import ERASED, Tombstones
 
 Raw = bytes | dict[str, Any]
 BATCH = 50_000
@@ -37,12 +38,12 @@ def take_in(
         ValueError: a table that a step joins with is not there or not right.
     """
     enrich = Enrichment(domain).pure if domain.enrich else None
-    lake, quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
+    lake, quarantine, erased = Lake(settings.lake), Quarantine(settings.quarantine), Tombstones(settings.state)
     accepted, refused = 0, Counter[str]()
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("events", total=total)
         for batch in _batches(events, BATCH):
-            good = _parsed(batch, domain, quarantine, refused)
+            good = _parsed(batch, domain, quarantine, refused, erased)
             lake.append([enrich(event) for event in good] if enrich else good)
             accepted += len(good)
             bar.advance(task, len(batch))
@@ -87,13 +88,17 @@ def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tupl
         yield batch
 
 
-def _parsed(batch: list[tuple[Raw, int]], domain: Domain, quarantine: Quarantine, refused: Counter[str]) -> list[Event]:
-    """The accepted events of a batch; counts the others by reason."""
+def _parsed(
+    batch: list[tuple[Raw, int]], domain: Domain, quarantine: Quarantine, refused: Counter[str], erased: Tombstones
+) -> list[Event]:
+    """The accepted events of a batch; counts the others by reason. Of those of erased people nothing else is kept."""
     good = []
     for sent, received_us in batch:
         raw = sent if isinstance(sent, bytes) else msgspec.json.encode(sent)  # as it would come: parsed fastest
         event = parse(raw, domain, received_us)
-        if isinstance(event, Refusal):
+        if erased.refuses(event) if isinstance(event, Event) else erased.mentioned(raw):
+            refused[ERASED] += 1
+        elif isinstance(event, Refusal):
             quarantine.add(raw, event, received_us)
             refused[str(event.reason)] += 1
         else:

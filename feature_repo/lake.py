@@ -1,6 +1,7 @@
 """The lake: every accepted event with its log position, in immutable Parquet under any fsspec URI.
 
-    log/<first>-<last>.parquet        as appended: positions first to last, all copies     (appends only add files)
+    log/<first>-<last>.parquet        as appended: positions first to last, all copies     (appends only add files;
+                                      an erasure takes rows out, and leaves gaps between positions)
     compact/<bucket>-<n>.parquet      the n-th compaction: one bucket of senders, canonical copies only, sorted
     manifest.json                     which compact files are live, and the position up to which they hold the log
 
@@ -176,9 +177,7 @@ class Lake:
             self._sweep(state.manifest)
             if state.log or state.manifest.buckets not in (0, buckets):
                 manifest = self._rewrite(state, buckets, stage, progress)
-                staged = stage / MANIFEST
-                staged.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-                self.folder.publish(staged, MANIFEST)
+                self._publish_manifest(manifest, stage)
                 self._sweep(manifest)
 
     def events(self, con: "Backend", senders: Iterable[str] | None = None) -> "ibis.Table":
@@ -221,8 +220,52 @@ class Lake:
         state = self._state()
         sizes = self.folder.sizes("log") | self.folder.sizes("compact")
         names = [f.name for f in state.manifest.files] + [f.name for f in state.log]
-        rows = sum(f.rows for f in state.manifest.files) + sum(f.last - f.first + 1 for f in state.log)
+        with duckdb.connect() as con:
+            self.folder.register(con)
+            logged = sum(sql.rows_by_file(con, self._urls(state.log), "true").values())
+        rows = sum(f.rows for f in state.manifest.files) + logged
         return Stats(len(names), rows, sum(sizes.get(n, 0) for n in names), state.last_position)
+
+    def erase(self, senders: Iterable[str], messages: Iterable[tuple[str, str]] = ()) -> int:
+        """Remove these senders' rows and those of single messages, by (sender, message_id); returns how many rows.
+
+        Only the files that hold any are rewritten, each at once; a file of the log keeps its name, so that positions
+        still follow one another. Appends may go on meanwhile, as long as they bring none of these. A kill leaves some
+        of the rows: do it again. A table from `events` made before must be made again.
+
+        Raises:
+            BusyError: another process compacts.
+        """
+        with self.folder.exclusive("append", self.wait_s):
+            pass  # what a killed append had staged is gone
+        with self.folder.exclusive("compact", self.wait_s) as stage, self._connect(stage) as con:
+            state, gone = self._state(), sql.theirs(con, sorted(set(senders)), messages)
+            live: tuple[Compacted | Logged, ...] = (*state.manifest.files, *state.log)
+            found = sql.rows_by_file(con, self._urls(live), gone)
+            held = {f.name: found[f.name] for f in live if f.name in found}
+            for file in (f for f in state.log if f.name in held):
+                sql.copy(con, sql.without(self._urls([file]), gone), stage / "log.parquet")
+                self.folder.publish(stage / "log.parquet", file.name)
+            if any(f.name in held for f in state.manifest.files):
+                self._publish_manifest(self._without(con, state.manifest, held, gone, stage), stage)
+            self._sweep(self._manifest())
+        return sum(held.values())
+
+    def _without(self, con: Any, old: Manifest, held: Mapping[str, int], gone: str, stage: Path) -> Manifest:
+        """Rewrite the compact files that hold such rows; the others stay."""
+        files = list[Compacted]()
+        for file in old.files:
+            if file.name not in held:
+                files.append(file)
+            elif file.rows > held[file.name]:
+                query = sql.without(self._urls([file]), gone)
+                files.append(self._write_bucket(con, query, stage, file.bucket, old.compaction + 1))
+        return Manifest(1, old.compaction + 1, old.buckets, old.through, tuple(files))
+
+    def _publish_manifest(self, manifest: Manifest, stage: Path) -> None:
+        staged = stage / MANIFEST
+        staged.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        self.folder.publish(staged, MANIFEST)
 
     def clear(self) -> None:
         """Remove every event."""

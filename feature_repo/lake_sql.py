@@ -1,7 +1,7 @@
 """The lake's SQL: the content hash, the bucket of a sender, the canonical copy. DuckDB; the same on every machine."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import md5
 from pathlib import Path
 
@@ -161,6 +161,29 @@ def canonical(compacted: Sequence[str], log: Sequence[str], where: str) -> str:
 def after(urls: Sequence[str], position: int) -> str:
     """The rows with a larger position."""
     return f"SELECT {COLUMNS} FROM {_files(urls)} WHERE position > {int(position)}"
+
+
+def theirs(con: duckdb.DuckDBPyConnection, senders: Sequence[str], messages: Iterable[tuple[str, str]]) -> str:
+    """The condition that a row is one of these senders', or a copy of one of the messages: (sender, message_id)."""
+    pairs = sorted(set(messages))
+    columns = [pa.array([part[n] for part in pairs], pa.string()) for n in (0, 1)]
+    con.register("messages", pa.table(columns, ["sender", "message_id"]))
+    single = f"({SENDER}, message_id) IN (SELECT (sender, message_id) FROM messages)" if pairs else "false"
+    return f"(coalesce({senders_filter(senders)}, false) OR {single})"
+
+
+def rows_by_file(con: duckdb.DuckDBPyConnection, urls: Sequence[str], where: str) -> dict[str, int]:
+    """How many rows of each file meet a condition, by the file's name in the lake; only of files that have any."""
+    if not urls:
+        return {}
+    files = f"read_parquet([{', '.join(map(literal, urls))}], hive_partitioning = false, filename = true)"
+    found = con.execute(f"SELECT filename, count(*) FROM {files} WHERE {where} GROUP BY filename").fetchall()
+    return {"/".join(name.rsplit("/", 2)[1:]): rows for name, rows in found}
+
+
+def without(urls: Sequence[str], where: str) -> str:
+    """The rows of some files that do not meet a condition, as they are stored and in their order."""
+    return f"SELECT {_STORED} FROM {_files(urls)} WHERE NOT {where}"
 
 
 def senders_filter(senders: Sequence[str] | None) -> str:

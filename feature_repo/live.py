@@ -10,8 +10,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from feature_repo.erasure import Plan
 from feature_repo.events import Event
 from feature_repo.settings import Settings
+from feature_repo.tombstones import Tombstones
 
 
 class Known(Protocol):
@@ -44,6 +46,28 @@ class Live(Protocol):
     @property
     def applied(self) -> int:
         """The log position up to which the online rows have every event of people who are not pending; 0: not known."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """What it was made of."""
+        ...
+
+    @property
+    def erased(self) -> Tombstones:
+        """Of whom nothing more is taken."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until what was accepted is applied, as far as that can be waited for, and give it to the lake.
+
+        Raises:
+            TimeoutError: it takes too long.
+        """
+        ...
+
+    def erase(self, erasing: Plan) -> dict[str, int]:
+        """Remove a person's events, and have the others' rows written anew; returns how many events each store had."""
         ...
 
     def append(self, events: Sequence[Event]) -> "Future[list[int] | None]":

@@ -26,8 +26,13 @@ def materialize(settings: Settings, at_us: int, progress: bool = True) -> Materi
     """Write the rows in force at a time to the online store; costs what changed since the last time.
 
     Raises:
-        FileNotFoundError: there are no offline rows yet.
+        FileNotFoundError: there are no offline rows yet. BusyError: a backfill runs.
     """
+    with backfill.alone(settings):
+        return _materialize(settings, at_us, progress)
+
+
+def _materialize(settings: Settings, at_us: int, progress: bool) -> Materialized:
     from feature_repo.store import apply, feature_store, write_online
 
     path = settings.state / BOOKMARK

@@ -20,6 +20,7 @@ import msgspec
 
 from feature_repo.refusals import Reason, Refusal
 from feature_repo.settings import now_us
+from feature_repo.tombstones import mentions, text_of
 from feature_repo.wire import MAX_INTEGER, plain_json
 
 MAX_KEPT = 256 * 1024
@@ -114,6 +115,21 @@ class Quarantine:
                 left = None if left is None else left - 1
                 yield refused
 
+    def erase(self, ids: frozenset[str]) -> int:
+        """Remove those in which one of these ids is a string or a word; returns how many. Nobody else may write."""
+        self.flush()
+        gone = 0
+        for file in sorted(self.folder.glob("*.jsonl")):
+            lines = file.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if not (line.strip() and _mentions(line, ids))]
+            if len(kept) < len(lines):
+                gone += len(lines) - len(kept)
+                part = file.with_suffix(".part")
+                part.unlink(missing_ok=True)
+                _append(part, b"".join(kept))
+                part.replace(file)
+        return gone
+
     def _lines(self) -> Iterator[bytes]:
         for file in sorted(self.folder.glob("*.jsonl")):
             with file.open("rb") as lines:
@@ -184,6 +200,11 @@ def _restore(line: bytes) -> Quarantined:
         raw = base64.b64decode(raw)
     kind = "bytes" if wire.kind == "base64" else wire.kind
     return Quarantined(wire.received_us, wire.reason, wire.detail, kind, raw, wire.cut)
+
+
+def _mentions(line: bytes, ids: frozenset[str]) -> bool:
+    refused = _restore(line)
+    return any(mentions(text, ids) for text in (refused.detail, text_of(refused.raw)))
 
 
 def _append(file: Path, content: bytes) -> None:

@@ -200,7 +200,7 @@ class RedisHistory:
     def leave(self, senders: Iterable[str]) -> None:
         """These senders' past stays in the lake until somebody is touched who needs it."""
         for some in _pieces(senders):
-            self._redis.sadd(f"{self._at}elsewhere", *some)
+            self._run(redis_scripts.LEAVE, *some)
 
     def left(self, senders: Iterable[str]) -> set[str]:
         """Those of these senders whose past is in the lake."""
@@ -285,13 +285,15 @@ class RedisHistory:
             while cursor is not None:
                 cursor = self._run(redis_scripts.UNFOLD_SOME, person, cursor, AT_ONCE)
 
-    def erase(self, senders: Iterable[str]) -> None:
-        """Forget these senders: events, edges, due rows, checkpoints, and last what waits in `arrived`."""
+    def erase(self, senders: Iterable[str]) -> int:
+        """Forget these senders: events, edges, due rows, checkpoints, last what waits in `arrived`; how many events."""
         names = set(senders)
+        count = sum(sum(self._each("hlen", part, names)) for part in ("ev:", "past:"))
         reached = self._run(redis_scripts.ERASE, *sorted(names))
         for some in self._arrived_pages(reached):
             if gone := [value for value in some if row_of_value(value).sender in names]:
                 self._redis.zrem(f"{self._at}arrived", *gone)
+        return count
 
     def _arrived_pages(self, through: int) -> Iterator[list[str]]:
         after = 0

@@ -191,6 +191,18 @@ redis.call('HDEL', at .. 'checkpoints', person)
 return false
 """
 
+LEAVE = """
+-- ARGV: senders.
+local at = KEYS[1]
+local change = redis.call('INCR', at .. 'changes')
+for _, name in ipairs(ARGV) do
+  redis.call('UNLINK', at .. 'ev:' .. name, at .. 'past:' .. name)
+  redis.call('HDEL', at .. 'checkpoints', name)
+  for _, hash in ipairs({'versions', 'rewritten'}) do redis.call('HSET', at .. hash, name, change) end
+  redis.call('SADD', at .. 'elsewhere', name)
+end
+"""
+
 ERASE = """
 -- ARGV: senders. The position up to which they are to be taken out of `arrived` too.
 local at = KEYS[1]

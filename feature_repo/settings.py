@@ -36,15 +36,25 @@ def _home() -> Path:
     return Path(os.environ.get("FIRSTMILE_HOME") or _default_home()).resolve()
 
 
+def _retention_days() -> int:
+    given = os.environ.get("FIRSTMILE_RETENTION_DAYS") or "7"
+    if not (given.isascii() and given.isdigit()) or int(given) < 1:
+        raise ValueError(f"FIRSTMILE_RETENTION_DAYS={given!r}: expected a whole number from 1")
+    return int(given)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Folders and addresses of one domain's state.
 
     Environment: FIRSTMILE_HOME (the folder that holds all state), FIRSTMILE_DOMAIN (`saas`),
     FIRSTMILE_LAKE (a folder or any fsspec URI), FIRSTMILE_ONLINE (`sqlite`, or `redis://host:port/db`),
-    FIRSTMILE_LOG (`sqlite`, or the address of a broker: see event_log.open_log), FIRSTMILE_HISTORY (`sqlite`, or
-    `redis://host:port/db`),
+    FIRSTMILE_LOG (`sqlite`, or the address of a broker: see event_log.open_log), FIRSTMILE_RETENTION_DAYS (how many
+    days that broker keeps an event, 7), FIRSTMILE_HISTORY (`sqlite`, or `redis://host:port/db`),
     MLFLOW_TRACKING_URI (an MLflow server instead of the SQLite file).
+
+    Raises:
+        ValueError: FIRSTMILE_RETENTION_DAYS is no whole number above 0.
     """
 
     home: Path = field(default_factory=_home)
@@ -52,6 +62,7 @@ class Settings:
     online: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_ONLINE") or "sqlite")
     log: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_LOG") or "sqlite")
     history: str = field(default_factory=lambda: os.environ.get("FIRSTMILE_HISTORY") or "sqlite")
+    retention_days: int = field(default_factory=_retention_days)
 
     @property
     def state(self) -> Path:

@@ -209,7 +209,14 @@ class SqliteHistory:
 
     def leave(self, senders: Iterable[str]) -> None:
         """These senders' past stays in the lake until somebody is touched who needs it."""
+        senders = list(senders)
         with Transaction(self._db):
+            change = self._db.execute(_CHANGE).fetchone()[0]
+            for table in ("events", "past"):
+                self._among(f"DELETE FROM {table} WHERE sender IN {_AMONG}", senders)
+            self._among(f"DELETE FROM checkpoints WHERE person IN {_AMONG}", senders)
+            changed = f"UPDATE senders SET change = {change}, rewritten = {change} WHERE sender IN {_AMONG}"
+            self._among(changed, senders)
             self._db.executemany("INSERT OR IGNORE INTO elsewhere VALUES (?)", ((s,) for s in senders))
 
     def left(self, senders: Iterable[str]) -> set[str]:
@@ -307,14 +314,17 @@ class SqliteHistory:
             changed = "UPDATE senders SET change = ?1, rewritten = ?1 WHERE sender = ?2"
             self._db.execute(changed, (change, sender))
 
-    def erase(self, senders: Iterable[str]) -> None:
-        """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`."""
+    def erase(self, senders: Iterable[str]) -> int:
+        """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`; how many events."""
         names = list(senders)
         hands = [n.removeprefix(ANONYMOUS) for n in names if n.startswith(ANONYMOUS)]
         with Transaction(self._db):
-            for table in ("events", "past", "arrived", "senders", "elsewhere"):
-                self._among(f"DELETE FROM {table} WHERE sender IN {_AMONG}", names)
+            of = f"WHERE sender IN {_AMONG}"
+            gone = sum(self._among(f"DELETE FROM {table} {of}", names).rowcount for table in ("events", "past"))
+            for table in ("arrived", "senders", "elsewhere"):
+                self._among(f"DELETE FROM {table} {of}", names)
             for table in ("written", "checkpoints"):
                 self._among(f"DELETE FROM {table} WHERE person IN {_AMONG}", names)
             self._among(f"DELETE FROM edges WHERE user_id IN {_AMONG}", names)
             self._among(f"DELETE FROM edges WHERE anonymous_id IN {_AMONG}", hands)
+        return gone

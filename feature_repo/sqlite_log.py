@@ -7,7 +7,7 @@ Where processing goes on after a stop is not kept here: the history knows the po
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from feature_repo.event_log import MOST_WAITING, Appended, Backlog, Delivered, OnPoison, decode, encode, report_poison
 from feature_repo.events import Event
-from feature_repo.sqlite import Transaction
+from feature_repo.sqlite import Transaction, purge
 from feature_repo.storage import flock
 
 TRIMMED_AT_ONCE = 10_000
@@ -43,7 +43,7 @@ class SqliteLog:
         most_waiting: int = MOST_WAITING,
         on_poison: OnPoison = report_poison,
     ) -> None:
-        self._backlog, self._on_poison = Backlog(most_waiting), on_poison
+        self._path, self._backlog, self._on_poison = path, Backlog(most_waiting), on_poison
         with ExitStack() as opened:
             opened.enter_context(flock(Path(f"{path}.lock"), "service", 0))
             self._db = opened.enter_context(closing(_connect(path)))
@@ -132,6 +132,21 @@ class SqliteLog:
             found += TRIMMED_AT_ONCE
             with self._writing, Transaction(self._db):
                 self._db.execute("DELETE FROM log WHERE position < ?", [min(found, through + 1)])
+
+    def erase(self, gone: Callable[[Event], bool]) -> int:
+        """Delete the events of which this is true, of those that were acked; returns how many. Positions keep gaps.
+
+        The file holds nothing of them afterwards. What is polled or read next is not changed.
+        """
+        with self._state:
+            through = min([self._polled, *(position - 1 for position in self._unacked)])
+        with self._reading:
+            rows = ((p, decode(raw, lambda raw, why: None)) for p, raw in _rows(self._reader, 0, through))
+            found = [(position,) for position, event in rows if event and gone(event)]
+        with self._writing, Transaction(self._db):
+            self._db.executemany("DELETE FROM log WHERE position = ?", found)
+        purge(self._path)
+        return len(found)
 
     def close(self) -> None:
         """Write what waits, then let go of the file; a waiting `poll` returns, `append` is refused."""

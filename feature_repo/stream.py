@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from feature_repo import domains
 from feature_repo.event_log import Delivered, EventLog
+from feature_repo.events import Event
 from feature_repo.folding import foldable
 from feature_repo.fresh import Fresh
 from feature_repo.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
@@ -43,13 +44,19 @@ class Processor:
     """Applies events to the history and keeps the online rows up to date. Safe from several threads.
 
     past: reads events of senders whose past was left in the lake.
+    refuses: of whom nothing more is taken, although the log holds it.
     slow: persons who have events that are applied and not in their row, because they are in the slow lane.
     """
 
     def __init__(
-        self, settings: Settings, history: HistoryStore, clock: Callable[[], int] = now_us, past: Past | None = None
+        self,
+        settings: Settings,
+        history: HistoryStore,
+        clock: Callable[[], int] = now_us,
+        past: Past | None = None,
+        refuses: Callable[[Event], bool] = lambda _: False,
     ) -> None:
-        self.history, self.clock = history, clock
+        self.history, self.clock, self._refuses = history, clock, refuses
         self.slow = history.deferred()
         self._fresh = Fresh(settings.domain, history)
         self._rows = OnlineRows(settings)
@@ -60,7 +67,7 @@ class Processor:
     def apply(self, delivered: Sequence[Delivered]) -> None:
         """Take events in, durably: after this they can be acked."""
         with self._lock:
-            rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered]
+            rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered if not self._refuses(d.event)]
             added = self.history.add(rows)
             self._fresh.add(added)
             self._mine |= dict.fromkeys(added.touched)
@@ -104,15 +111,39 @@ class Processor:
         with self._slow_lock:
             return _there(*self._slow_lane.rows(persons, at_us))
 
-    def forget(self, senders: Iterable[str]) -> None:
-        """Nothing of these senders stays in memory."""
+    def erase(
+        self, senders: Sequence[str], again: Sequence[str], touched: Sequence[str], drained: Callable[[], object]
+    ) -> int:
+        """Forget these senders; returns how many events the history had of them.
+
+        again: senders of whom the lake knows better now than the history, once `drained` has given it what was applied.
+        touched: persons whose rows that changes; they are written anew.
+        """
         with self._lock, self._slow_lock:
-            self._fresh.forget(list(senders))
-            self._slow_lane.fresh.forget(list(senders))
+            drained()
+            gone = forget(self.history, senders, again, touched)
+            for fresh in (self._fresh, self._slow_lane.fresh):
+                fresh.forget([*senders, *again])
+            if touched:
+                found, by = self._slow_lane.rows(touched, self.clock())
+                self.history.note(self._rows.write(self.history, touched, found, by), by)
+            return gone
 
     def close(self) -> None:
         """Let go of what was opened here."""
         self._slow_lane.history.close()
+
+
+def forget(history: HistoryStore, senders: Sequence[str], again: Sequence[str], touched: Sequence[str]) -> int:
+    """Take senders out of a history; returns how many events that were.
+
+    again: the lake knows better of these than the history. touched: whose rows that changes: due, in the slow lane.
+    """
+    gone = history.erase(senders)
+    history.leave(again)
+    history.unfold(touched)
+    history.defer(touched)
+    return gone
 
 
 def _there(found: pa.Table, position: int) -> tuple[pa.Table, int]:

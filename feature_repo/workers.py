@@ -24,6 +24,7 @@ from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError, flock
 from feature_repo.store import ensure_applied
 from feature_repo.stream import Processor, Stream
+from feature_repo.tombstones import Tombstones
 
 DRAIN_S = 5.0
 """How often the lake gets what the workers have applied."""
@@ -122,9 +123,9 @@ def work(settings: Settings) -> None:
     def opened() -> EventLog:
         return open_log(settings.log, on_poison=quarantine.poison)
 
-    history = open_history(settings)
-    log = opened()
-    stream = Stream(log, Processor(settings, history, past=Past(settings)), opened).start()
+    history, erased = open_history(settings), Tombstones(settings.state)
+    processor = Processor(settings, history, past=Past(settings), refuses=lambda event: erased.follow().refuses(event))
+    stream = Stream(opened(), processor, opened).start()
     while not stop.wait(0.5) and os.getppid() == parent:
         pass
     stream.close()

@@ -2,7 +2,7 @@
 
 import click
 
-from serving.commands import build, decide, policy, serve
+from serving.commands import build, decide, erase, export, policy, serve
 
 
 @click.group()
@@ -15,7 +15,7 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy):
+for command in (serve, build, decide, policy, export, erase):
     main.add_command(command)
 
 if __name__ == "__main__":

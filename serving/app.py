@@ -32,6 +32,9 @@ from serving.collect.refused import listing
 from serving.collect.routes import Collector, Options
 from serving.engine import Engine
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
+from serving.users import METHODS as USER_METHODS
+from serving.users import PATH as USERS
+from serving.users import Users
 
 Request = TypeVar("Request")
 
@@ -46,7 +49,7 @@ _batch_request = msgspec.json.Decoder(BatchRequest)
 
 
 class App:
-    """The routes. `engine` and `door` are put in when the service starts; until then their routes answer 503.
+    """The routes. `engine`, `door` and `users` are put in when the service starts; until then their routes answer 503.
 
     keys: of servers. collect: who may send events, from where, and how many.
     """
@@ -57,6 +60,7 @@ class App:
         self.keys = keys
         self.engine = engine
         self.door = door
+        self.users: Users | None = None
         self._collector = Collector(collect or Options())
         self._document = _encoder.encode(openapi.document())
         self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
@@ -103,6 +107,8 @@ class App:
             return await self._collector.respond(path, scope, receive, self.door)
         if path == QUARANTINE:
             return await self._refused(scope)
+        if path.startswith(USERS):
+            return await self._user(path.removeprefix(USERS), scope)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
 
     def _authorize(self, scope: Scope) -> None:
@@ -126,6 +132,14 @@ class App:
         _reads(scope["method"], QUARANTINE)
         self._authorize(scope)
         return await listing(started(self.door), scope.get("query_string", b""))
+
+    async def _user(self, person: str, scope: Scope) -> Answer:
+        if scope["method"] not in USER_METHODS:
+            allow = ", ".join(USER_METHODS)
+            told = f"{USERS}{{id}} takes {allow}, not {scope['method']}"
+            raise Refused(405, "method_not_allowed", told, None, (b"allow", allow.encode()))
+        self._authorize(scope)
+        return await started(self.users).respond(scope["method"], person, scope.get("query_string", b""))
 
     def _started(self) -> Engine:
         return started(self.engine)

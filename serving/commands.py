@@ -134,3 +134,66 @@ def policy(domain: str) -> None:
     click.echo(f"policy {rules.version} of {product.name}, {file if file.exists() else 'the plain one: no file yet'}")
     for name, journey in {"(default)": rules.default, **rules.segments}.items():
         click.echo(f"  {name:12} {', '.join(journey.elements) or 'nothing'}")
+
+
+@click.command()
+@click.argument("user_id")
+@domain_option
+def erase(user_id: str, domain: str) -> None:
+    """Erase a person from every store of the state folder, while no service runs on it; again is as once.
+
+    A service that runs has to do it: DELETE /v1/users/{id}.
+
+    \b
+    python -m serving erase u-1842
+    curl -X DELETE localhost:3000/v1/users/u-1842
+    """
+    import msgspec
+
+    from feature_repo.embedded import Embedded
+    from feature_repo.erasure import KnownError
+    from feature_repo.quarantine import Quarantine
+    from feature_repo.storage import BusyError
+    from serving.erasing import Erasing
+
+    settings = Settings(domain=domain)
+    try:
+        live = Embedded(settings).start()
+    except BusyError as e:
+        raise click.ClickException(f"{e} While a service runs, ask it: DELETE /v1/users/{user_id}") from None
+    try:
+        report = Erasing(live, Quarantine(settings.quarantine).erase).erase(user_id)
+    except KnownError as e:
+        raise click.ClickException(str(e)) from None
+    finally:
+        live.close()
+    click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+
+
+@click.command()
+@click.argument("user_id")
+@domain_option
+def export(user_id: str, domain: str) -> None:
+    """Print what is held of a person, as GET /v1/users/{id} gives it: JSON, a page a line.
+
+    \b
+    python -m serving export u-1842 > u-1842.jsonl
+    """
+    import msgspec
+
+    from feature_repo.erasure import KnownError
+    from feature_repo.tombstones import Tombstones
+    from serving.users import MOST, Users
+
+    settings = Settings(domain=domain)
+    held = Users(settings, Tombstones(settings.state), None)
+    try:
+        page = held.export(user_id, limit=MOST)
+        if page is None:
+            raise click.ClickException(f"nobody is known as {user_id}")
+        while page:
+            click.echo(msgspec.json.encode(page).decode())
+            more = page.next
+            page = held.export(user_id, more.after, more.decisions_after, MOST) if more else None
+    except KnownError as e:
+        raise click.ClickException(str(e)) from None

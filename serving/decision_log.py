@@ -19,12 +19,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serving.decide import Receipt
@@ -62,6 +63,31 @@ def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> int:
+    """Remove the decisions about these persons from the files of a log that nobody writes; returns how many.
+
+    touched: others whose features were made with the persons' events too: they keep their decisions, without features.
+    """
+    return sum(_erase_file(path, persons, touched) for path in sorted(folder.glob("*.parquet")))
+
+
+def _erase_file(path: Path, persons: Sequence[str], touched: Sequence[str]) -> int:
+    held = pq.read_table(path)
+    left = _without(held, persons, touched)
+    if not left.num_rows:
+        path.unlink()
+    elif not left.equals(held):
+        _replace(path, left)
+    return int(held.num_rows - left.num_rows)
+
+
+def _without(held: pa.Table, persons: Sequence[str], touched: Sequence[str]) -> pa.Table:
+    left = held.filter(pc.invert(pc.is_in(held["user_id"], pa.array(persons, pa.string()))))
+    blank = pc.is_in(left["user_id"], pa.array(touched, pa.string()))
+    features = pc.if_else(blank, pa.scalar(None, pa.string()), left["features"])
+    return left.set_column(left.schema.get_field_index("features"), left.schema.field("features"), features)
+
+
 CAPACITY = 100_000
 INTERVAL_S = 0.4
 ROWS = 50_000
@@ -92,13 +118,20 @@ class DecisionLog:
     """The queue and the thread that empties it. `put` may be called from one thread or many.
 
     written, dropped: decisions on disk, and decisions given up because `capacity` were waiting already (the disk is
-    full or far too slow). error: why the last flush failed, or None.
+    full or far too slow). error: why the last flush failed, or None. erased: about whom nothing is kept.
     """
 
     def __init__(
-        self, folder: Path, capacity: int = CAPACITY, interval_s: float = INTERVAL_S, rows: int = ROWS
+        self,
+        folder: Path,
+        capacity: int = CAPACITY,
+        interval_s: float = INTERVAL_S,
+        rows: int = ROWS,
+        erased: Callable[[str], bool] = lambda person: False,
     ) -> None:
         self.folder = folder
+        self._erased = erased
+        self._writing = threading.Lock()
         self.written = 0
         self.dropped = 0
         self.error: str | None = None
@@ -123,6 +156,8 @@ class DecisionLog:
 
     def put(self, receipt: Receipt) -> None:
         """Take a decision to be written; never waits and never raises."""
+        if self._erased(receipt.user_id):
+            return
         if len(self._queue) >= self._capacity:
             self.dropped += 1
         else:
@@ -132,6 +167,18 @@ class DecisionLog:
     def waiting(self) -> int:
         """Decisions not yet on disk."""
         return len(self._queue) + self._unsaved
+
+    def erase(self, persons: Sequence[str], touched: Sequence[str] = ()) -> int:
+        """As the function `erase`, what waits to be written included; in a log that no other process writes.
+
+        Raises:
+            OSError: the log cannot be written now.
+        """
+        with self._writing:
+            self._write()
+            gone = erase(self.folder, persons, touched)
+            self._current = self._current.without(persons, touched)
+        return gone
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
@@ -148,13 +195,8 @@ class DecisionLog:
 
     def _flush(self) -> None:
         try:
-            self._take()
-            if self._unsaved:
-                seconds = self._current.write(self.folder)
-                self.written += self._unsaved
-                self._unsaved = 0
-                if self._current.rows >= self._rows or seconds > SLOWEST_S:
-                    self._current = _File()
+            with self._writing:
+                self._write()
             self.error = None
         except Exception as e:  # the thread must outlive a full disk; the rows stay, and the next flush tries again
             if self.error is None:
@@ -162,6 +204,15 @@ class DecisionLog:
                     "decision log: cannot write to %s; trying again every %s s", self.folder, self._interval_s
                 )
             self.error = f"{type(e).__name__}: {e}"
+
+    def _write(self) -> None:
+        self._take()
+        if self._unsaved:
+            seconds = self._current.write(self.folder)
+            self.written += self._unsaved
+            self._unsaved = 0
+            if self._current.rows >= self._rows or seconds > SLOWEST_S:
+                self._current = _File()
 
     def _take(self) -> None:
         """Move the queue into the current file, unless rows are still unsaved from a failed flush."""
@@ -188,20 +239,29 @@ class _File:
         self._name = self._name or f"{rows['decision_id'][0].as_py()}.parquet"
         self._held = pa.concat_tables([self._held, rows])
 
+    def without(self, persons: Sequence[str], touched: Sequence[str]) -> "_File":
+        left = _without(self._held, persons, touched)
+        return _File(self._name, left) if left.num_rows else _File()
+
     def write(self, folder: Path) -> float:
         """Replace the file on disk; gives the seconds that encoding took."""
         assert self._name is not None
-        began = time.perf_counter()
-        sink = pa.BufferOutputStream()
-        pq.write_table(self._held, sink, compression="zstd", use_dictionary=REPEATING)
-        seconds = time.perf_counter() - began
-        temporary = folder / f".{self._name}.{os.getpid()}.tmp"
-        with temporary.open("wb") as out:
-            out.write(sink.getvalue())
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(folder / self._name)
-        return seconds
+        return _replace(folder / self._name, self._held)
+
+
+def _replace(path: Path, rows: pa.Table) -> float:
+    """Write a file that is whole or not there; gives the seconds that encoding took."""
+    began = time.perf_counter()
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", use_dictionary=REPEATING)
+    seconds = time.perf_counter() - began
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as out:
+        out.write(sink.getvalue())
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+    return seconds
 
 
 def _only_writer(folder: Path) -> IO[str] | None:

@@ -7,7 +7,9 @@ import msgspec
 
 from serving.collect import document as collect
 from serving.collect.refused import RefusedEvents
+from serving.erasing import Erased
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
+from serving.users import LIMIT, MOST, PATH, Held
 
 Json = dict[str, Any]
 VERSION = "1"
@@ -42,6 +44,8 @@ def document() -> Json:
             collect.Receipts,
             collect.GA4Debug,
             RefusedEvents,
+            Held,
+            Erased,
         ),
         ref_template="#/components/schemas/{name}",
     )
@@ -56,9 +60,10 @@ def document() -> Json:
         "tags": [
             {"name": "decisions", "description": "What to show."},
             {"name": "collect", "description": "What happened."},
+            {"name": "users", "description": "What is held of a person, and its removal."},
             {"name": "service", "description": "The state of the process; never needs a key."},
         ],
-        "paths": _decisions() | collect.paths() | _service(),
+        "paths": _decisions() | collect.paths() | _users() | _service(),
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -96,6 +101,47 @@ def _post(operation: str, summary: str, request: str, response: str, limit: str)
             "responses": {"200": {"description": "Decided.", "content": _json(response)}} | refusals,
         }
     }
+
+
+def _users() -> Json:
+    who = collect.parameter("id", "path", "A user id, or `anon:` and an anonymous id that nobody was identified by.")
+    pages = [
+        collect.parameter("limit", "query", f"Most events, and most decisions; {LIMIT:,} unless told, up to {MOST:,}."),
+        collect.parameter("after", "query", "Events after this position: `next.after` of the page before."),
+        collect.parameter("decisionsAfter", "query", "Decisions after this id: `next.decisionsAfter`."),
+    ]
+    refusals = {
+        "401": REFUSALS["401"],
+        "403": REFUSALS["403"],
+        "405": "Another method than GET and DELETE.",
+        "409": "This anonymous id belongs to somebody who is known by a user id.",
+        "422": "No such id or parameter can be.",
+        "503": "The service is starting, or another process takes the events in.",
+    }
+    unknown = {"404": "Nobody is known by that id.", "410": "This person was erased."}
+    gone = {"200": _described("Nothing is left.", "Erased")}
+    gone |= {"202": _described("Something may still be there: `pending` says where, and until when.", "Erased")}
+    return {
+        PATH + "{id}": {
+            "get": _user("export", "What is held of a person.", [who, *pages])
+            | {"responses": {"200": _described("A page.", "Held")} | _problems(refusals | unknown)},
+            "delete": _user("erase", "Erase a person and their aliases from every store; again is as once.", [who])
+            | {"responses": gone | _problems(refusals)},
+        }
+    }
+
+
+def _user(operation: str, summary: str, parameters: list[Json]) -> Json:
+    told = {"operationId": operation, "tags": ["users"], "summary": summary}
+    return told | {"security": [{"serverKey": []}, {}], "parameters": parameters}
+
+
+def _described(what: str, schema: str) -> Json:
+    return {"description": what, "content": _json(schema)}
+
+
+def _problems(refusals: dict[str, str]) -> Json:
+    return {status: _described(what, "Problem") for status, what in refusals.items()}
 
 
 def _service() -> Json:

@@ -72,6 +72,7 @@ class Firstmile:
         app.engine = wiring.engine(settings, folder, live=self.live)
         if self.live is not None:
             app.door = wiring.door(settings, self.live)
+        app.users = wiring.users(settings, self.live, app.door, app.engine.log)
 
     @bentoml.on_deployment
     @staticmethod
@@ -92,6 +93,8 @@ class Firstmile:
     @bentoml.on_shutdown
     def _close(self) -> None:
         app.door = None
+        if app.users is not None:
+            app.users.close()
         if self.live is not None:
             self.live.close()
         if app.engine is not None:

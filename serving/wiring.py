@@ -11,13 +11,16 @@ from feature_repo.live import Live, open_live
 from feature_repo.quarantine import Quarantine
 from feature_repo.settings import Settings
 from feature_repo.storage import BusyError
+from feature_repo.tombstones import Tombstones
 from serving import policy
 from serving.collect.door import Door
 from serving.decide import Model, ModelFault
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
+from serving.erasing import Erasing
 from serving.features import Reader
 from serving.models import POLL_S, Champion, from_folder, from_registry
+from serving.users import Users
 
 EMBEDDED = "sqlite"
 _log = logging.getLogger("bentoml.serve.firstmile")
@@ -74,7 +77,8 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
     reader.connect()
     holder = champion(settings, folder)
     holder.fits = lambda model: fits(model, reader, rules)
-    log = DecisionLog(settings.decisions).start() if logged else None
+    erased = live.erased if live else Tombstones(settings.state)
+    log = DecisionLog(settings.decisions, erased=erased.covers).start() if logged else None
     return Engine(reader, holder.start(), rules, domain.label, log)
 
 
@@ -95,7 +99,14 @@ def door(settings: Settings, live: Live) -> Door:
     """Where events come in."""
     domain = domains.load(settings.domain)
     enrich = Enrichment(domain) if domain.enrich else None
-    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich)
+    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich, live.erased)
+
+
+def users(settings: Settings, live: Live | None, collector: Door | None, log: DecisionLog | None) -> Users:
+    """What answers for single people; where this process takes events in, it also finishes erasures begun before."""
+    if live is None or collector is None:
+        return Users(settings, Tombstones(settings.state), None)
+    return Users(settings, live.erased, Erasing(live, collector.erase, log).start())
 
 
 def live(settings: Settings) -> Live | None:

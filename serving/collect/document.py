@@ -106,7 +106,7 @@ def _operation(path: str, method: str, summary: str, answers: str | None, limit:
     if method == "post":
         operation["requestBody"] = {"required": True, "description": limit, "content": {"*/*": {"schema": {}}}}
     else:
-        operation["parameters"] = [_parameter("data", "query", "JSON, in base64 or not.")]
+        operation["parameters"] = [parameter("data", "query", "JSON, in base64 or not.")]
     return operation
 
 
@@ -125,7 +125,7 @@ def _settings() -> Json:
         "tags": ["collect"],
         "summary": "What @segment/analytics-next asks for when it loads.",
         "security": [],
-        "parameters": [_parameter("writeKey", "path", "The write key.")],
+        "parameters": [parameter("writeKey", "path", "The write key.")],
         "responses": {"200": {"description": "This server.", "content": {"application/json": {"schema": {}}}}},
     }
 
@@ -149,15 +149,16 @@ def _quarantine() -> Json:
         "summary": "The refused events, and how many there are by reason.",
         "security": [{"serverKey": []}, {}],
         "parameters": [
-            _parameter("limit", "query", "How many to show, the newest; 100 unless told, at most 1,000."),
-            _parameter("reason", "query", "Only those refused for this."),
+            parameter("limit", "query", "How many to show, the newest; 100 unless told, at most 1,000."),
+            parameter("reason", "query", "Only those refused for this."),
         ],
         "responses": {"200": {"description": "What the quarantine holds.", "content": _ref("RefusedEvents")}}
         | {status: {"description": what, "content": _ref("Problem")} for status, what in refusals.items()},
     }
 
 
-def _parameter(name: str, place: str, description: str) -> Json:
+def parameter(name: str, place: str, description: str) -> Json:
+    """A parameter of an operation."""
     return {
         "name": name, "in": place, "required": place == "path", "description": description, "schema": {"type": "string"}
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """The door: events in, each judged by the contract; the accepted into the event log, the refused into the quarantine.
 
 [JSON] ─► parse ─► enrich ─► log ─► [Receipt]      accepted means durable: the receipts wait for the disk or the broker
-             └─► quarantine ──────────┘             opted out: counted, and kept nowhere
+             └─► quarantine ──────────┘             opted out, or erased: counted, and kept nowhere
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.event_log import Busy, shard_key
 from feature_repo.events import MAX_MESSAGE_ID, Event, Refusal, parse
 from feature_repo.quarantine import Quarantine, Quarantined
+from feature_repo.tombstones import ERASED, TOLD, Tombstones
 from serving.asgi import Refused
 from serving.collect.request import decoded, one
 
@@ -40,8 +41,16 @@ class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     detail: str | None = None
 
 
-Judged = Event | Refusal | None
-"""None: opted out."""
+class Unwanted(msgspec.Struct, frozen=True):
+    """An event of which nothing is kept: its person opted out, or was erased."""
+
+    reason: str
+    detail: str
+
+
+DECLINED = Unwanted(OPTED_OUT, "context.optOut is true")
+GONE = Unwanted(ERASED, TOLD)
+Judged = Event | Refusal | Unwanted
 
 
 class Log(Protocol):
@@ -57,6 +66,7 @@ class Door:
 
     known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
     enrich: adds to events what is known of them.
+    erased: of whom nothing more is taken.
     """
 
     def __init__(
@@ -66,8 +76,9 @@ class Door:
         quarantine: Quarantine,
         known: Callable[[Sequence[Event]], list[bool]] | None = None,
         enrich: Enrichment | None = None,
+        erased: Tombstones | None = None,
     ) -> None:
-        self._domain, self._events, self._quarantine = domain, log, quarantine
+        self._domain, self._events, self._quarantine, self._erased = domain, log, quarantine, erased
         self._known, self._enrich = known, enrich
         self._kept = Quarantine(quarantine.folder)  # to read, so that no other thread flushes what waits
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="known")
@@ -91,8 +102,7 @@ class Door:
                 before = await _in(self._asking, self._known, events)
                 again = [a or b for a, b in zip(again, before, strict=True)]
             if fresh:
-                enriched = await self._enrich(fresh) if self._enrich else fresh
-                await asyncio.wrap_future(self._events.append(enriched))
+                await self._append(await self._enrich(fresh) if self._enrich else fresh)
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
                 await _in(self._keeping, self._keep, refused, received_us)
         except Busy:
@@ -119,6 +129,10 @@ class Door:
         """Counts of the quarantine by reason, and its newest `limit` events, the newest last."""
         return await asyncio.to_thread(self._read, limit, reason)
 
+    def erase(self, ids: frozenset[str]) -> int:
+        """Remove from the quarantine what has one of these ids in it, see there; from any thread, and waits."""
+        return self._keeping.submit(self._quarantine.erase, ids).result()
+
     def metrics(self) -> str:
         """The counts in Prometheus' text format."""
         lines = ["# TYPE firstmile_events_total counter"]
@@ -137,10 +151,27 @@ class Door:
     def _judge_one(self, raw: bytes, received_us: int) -> Judged:
         event = parse(raw, self._domain, received_us)
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
-        return None if context.get("optOut") is True else event
+        if context.get("optOut") is True:
+            return DECLINED
+        return GONE if self._gone(event if isinstance(event, Event) else raw) else event
+
+    def _gone(self, event: Event | bytes) -> bool:
+        """Whether an event, or the raw text of one that is refused, is of somebody erased."""
+        if self._erased is None:
+            return False
+        return self._erased.refuses(event) if isinstance(event, Event) else self._erased.mentioned(event)
+
+    def _append(self, events: Sequence[Event]) -> "asyncio.Future[list[int] | None]":
+        """Hand events on, without those whose sender was erased since they were judged."""
+        if self._erased is None:
+            return asyncio.wrap_future(self._events.append(events))
+        with self._erased.passing:
+            return asyncio.wrap_future(self._events.append([e for e in events if not self._gone(e)]))
 
     def _keep(self, refused: Sequence[tuple[bytes, Refusal]], received_us: int) -> None:
         for raw, refusal in refused:
+            if self._gone(raw):  # erased since it was judged
+                continue
             self._quarantine.add(raw, refusal, received_us)
         self._quarantine.flush()
 
@@ -169,8 +200,6 @@ def _receipt(raw: bytes, judged: Judged, again: bool) -> Receipt:
         return Receipt(judged.message_id, "duplicate" if again else "accepted")
     message_id = _look(raw).get("messageId")
     shown = message_id[:MAX_MESSAGE_ID].encode(errors="replace").decode() if type(message_id) is str else None
-    if judged is None:
-        return Receipt(shown, "refused", OPTED_OUT, "context.optOut is true")
     return Receipt(shown, "refused", str(judged.reason), judged.detail)
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from serving.asgi import Answer, Refused
 from serving.collect.dialect import Dialect, Taken, edges, encode, fresh_id, moved, text_id
-from serving.collect.door import OPTED_OUT, Receipt
+from serving.collect.door import ERASED, OPTED_OUT, Receipt
 from serving.collect.request import KB, Json, Request, decoded, listed, one, parameters, plain, unpacked, unwrapped
 from serving.collect.segment import GIF
 from serving.collect.times import of_number
@@ -118,8 +118,8 @@ def _imported(strict: bool, receipts: Sequence[Receipt]) -> Answer:
 
 
 def _failed(receipt: Receipt) -> bool:
-    """Whether to say that an event is wrong; one whose person opted out is not."""
-    return receipt.status == "refused" and receipt.reason != OPTED_OUT
+    """Whether to say that an event is wrong; one whose person opted out, or was erased, is not."""
+    return receipt.status == "refused" and receipt.reason not in (OPTED_OUT, ERASED)
 
 
 def _found(text: bytes) -> Json:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from feature_repo.quarantine import Quarantined
+from feature_repo.tombstones import ERASED
 from serving.asgi import Answer, Refused
 from serving.collect.door import OPTED_OUT, Door
 from serving.collect.request import parameters
@@ -30,6 +31,7 @@ class RefusedEvents(msgspec.Struct, frozen=True, rename="camel"):
     opted_out: Annotated[
         int, Meta(description="Events since the start whose person did not want them collected; none is kept.")
     ]
+    erased: Annotated[int, Meta(description="Events since the start of people who were erased; none is kept.")]
     events: Annotated[list[RefusedEvent], Meta(description="The newest, the newest last.")]
 
 
@@ -44,7 +46,8 @@ async def listing(door: Door, query: bytes) -> Answer:
     if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and int(limit) <= MOST):
         raise Refused(422, "invalid_request", f"expected a number from 0 to {MOST}", "limit")
     counts, newest = await door.refused(int(limit), asked.get("reason") or None)
-    shown = RefusedEvents(dict(counts), door.counted["refused", OPTED_OUT], [_shown(q) for q in newest])
+    opted_out, erased = (door.counted["refused", reason] for reason in (OPTED_OUT, ERASED))
+    shown = RefusedEvents(dict(counts), opted_out, erased, [_shown(q) for q in newest])
     return Answer(msgspec.json.encode(shown))
 
 

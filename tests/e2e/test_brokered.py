@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -17,11 +18,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.event_log import open_log
+from feature_repo.events import parse
 from feature_repo.history_store import open_history
 from feature_repo.settings import Settings, now_us
 from monitoring.distributed import environment
-from tests import brokers
-from tests.e2e.processes import ROOT, Server, as_defined, in_the_lake_once, send_all, until, wire
+from tests import brokers, searching
+from tests.e2e.processes import ROOT, SAAS, Server, as_defined, in_the_lake_once, send_all, until, wire
 
 WORKERS = 2
 
@@ -117,7 +120,7 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice(
                 stream.kill_one(chance)
             for future in done:
                 future.result()
-        settled(settings, [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in every])
+        settled(settings, every)
         as_defined(settings, every, users)
     finally:
         stream.stop()
@@ -125,8 +128,9 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice(
     in_the_lake_once(settings, every)
 
 
-def settled(settings: Settings, keys: list[tuple[str, str]]) -> None:
+def settled(settings: Settings, sent: list[dict[str, Any]]) -> None:
     """Every event has been applied, and every row written."""
+    keys = [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in sent]
     history = open_history(settings)
     until(lambda: all(history.known(keys)) and not history.waiting(now_us()), 120)
     history.close()
@@ -181,9 +185,47 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(
                     assert answer["elements"], answer
             for future in done:
                 future.result()
-        settled(settings, [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in every])
+        settled(settings, every)
         as_defined(settings, every, users)
     finally:
         stream.stop()
         server.stop()
     in_the_lake_once(settings, every)
+
+
+@pytest.mark.timeout(300)
+def test_who_is_erased_is_gone_from_history_and_lake_and_the_broker_names_its_day(
+    world: Callable[[str], Settings], servers: Callable[[str], brokers.Server]
+) -> None:
+    settings, chance = world("rabbitmq"), random.Random(1)
+    sent = {u: [wire(u, n, chance) for n in range(20)] for u in ("stays", "person-to-erase")}
+    gone = ["person-to-erase", "device-person-to-erase"]
+    server, stream = Server(settings), Stream(settings)
+    server.start()
+    try:
+        until(lambda: len(stream.workers()) == WORKERS, 60)
+        for events in sent.values():
+            send_all(server, [events], chance)
+        settled(settings, [e for events in sent.values() for e in events])
+        assert searching.in_redis(settings.history, gone)
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            answer = client.delete("/v1/users/person-to-erase")
+            assert answer.status_code == 202, answer.text
+            (pending,) = answer.json()["pending"]
+            day = datetime.fromtimestamp(now_us() / 1e6 + 7 * 86_400, UTC).date().isoformat()
+            assert (pending["store"], pending["until"][:10]) == ("broker", day)
+            assert client.get("/v1/users/person-to-erase").status_code == 410
+            late = wire("person-to-erase", 99, chance)
+            receipts = client.post("/v1/batch", json={"batch": [late]}).json()["receipts"]
+            assert receipts[0]["reason"] == "erased"
+        past_the_door = open_log(settings.log)  # as an event that was in the broker already
+        past_the_door.append([parse(wire("person-to-erase", 100, chance), SAAS, now_us())]).result()
+        past_the_door.append([parse(wire("stays", 100, chance), SAAS, now_us())]).result()
+        past_the_door.close()
+        settled(settings, [wire("stays", 100, chance)])
+        time.sleep(1)
+        assert searching.in_redis(settings.history, gone) == []
+    finally:
+        stream.stop()
+        server.stop()
+    assert searching.found(settings.state, gone) == []

@@ -4,25 +4,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.settings import Settings
 from tests.e2e.processes import Server, exactly_once, send_all, wire
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(Settings(home=tmp_path, domain="saas"))
-    yield found
-    if found.process is not None and found.process.poll() is None:
-        found.kill()
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.soak)])

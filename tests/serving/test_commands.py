@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,7 +7,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from feature_repo.embedded import Embedded
+from feature_repo.events import Event
+from feature_repo.settings import Settings
 from serving.__main__ import main
+from tests import searching
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +26,7 @@ def environment(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.execv", lambda *_: pytest.fail("must not start"))
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["build"], ["decide"], ["policy"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["build"], ["decide"], ["policy"], ["export"], ["erase"]])
 def test_help_has_an_example(command: list[str]) -> None:
     shown = CliRunner().invoke(main, [*command, "--help"])
     assert shown.exit_code == 0
@@ -101,3 +106,23 @@ def test_decide_without_a_model_or_a_person_still_decides(state: SimpleNamespace
     answer = json.loads(shown.stdout)
     assert (answer["known"], answer["elements"]) == (False, ["welcome_tour", "checklist"])
     assert not list(state.settings.decisions.glob("*.parquet"))
+
+
+def test_a_person_is_exported_and_erased_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    settings, at = Settings(home=tmp_path, domain="saas"), 1_750_000_000_000_000
+    events = [
+        Event("page", f"m{n}", user, None, at, at, None, {}, {}, {}) for n, user in enumerate(["person-1", "you"])
+    ]
+    live = Embedded(settings).start()
+    live.append(events).result()
+    running = CliRunner().invoke(main, ["erase", "person-1", "--domain", "saas"])
+    assert running.exit_code == 1 and "DELETE /v1/users/person-1" in running.output
+    exported = CliRunner().invoke(main, ["export", "person-1", "--domain", "saas"])
+    assert json.loads(exported.output)["events"][0]["messageId"] == "m0"
+    live.close()
+    erased = CliRunner().invoke(main, ["erase", "person-1", "--domain", "saas"])
+    assert (erased.exit_code, json.loads(erased.output)["status"]) == (0, "erased"), erased.output
+    assert searching.found(tmp_path, ["person-1"]) == []
+    assert CliRunner().invoke(main, ["export", "person-1", "--domain", "saas"]).exit_code == 1
+    assert CliRunner().invoke(main, ["export", "you", "--domain", "saas"]).exit_code == 0

@@ -181,3 +181,22 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path: Path) -> None:
     logged = [int(str(r["at_us"])) for r in rows(tmp_path)]
     assert logged == put[: len(logged)]
     assert put[-1] - logged[-1] < 1_000_000
+
+
+def test_a_person_is_erased_from_all_files_and_from_what_waits(tmp_path: Path, receipts: list[Receipt]) -> None:
+    first = DecisionLog(tmp_path, rows=10).start()
+    for receipt in receipts[:20]:
+        first.put(receipt)
+    first.close()
+    log = DecisionLog(tmp_path, interval_s=60, erased=lambda person: person == "u30").start()
+    for receipt in receipts[20:40]:
+        log.put(receipt)
+    assert log.erase(["u1", "u21", "u30"], ["u2", "u4", "u24"]) == 2
+    log.put(receipts[40])
+    log.close()
+    kept = [r.user_id for n, r in enumerate(receipts[:41]) if n not in (1, 21, 30)]
+    assert [row["user_id"] for row in rows(tmp_path)] == kept
+    blank = {row["user_id"] for row in rows(tmp_path) if row["known"] and row["features"] is None}
+    assert blank == {"u4", "u24"}  # u2 was not known
+    assert decision_log.erase(tmp_path, [str(user) for user in kept]) == len(kept)
+    assert list(tmp_path.glob("*.parquet")) == []

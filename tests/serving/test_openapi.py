@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving import docs, openapi
-from serving.app import QUARANTINE, App
+from serving.app import QUARANTINE, USER_METHODS, USERS, App
 from serving.collect.document import SETTINGS_PATH
 from serving.collect.routes import METHODS, SNIPPET
 
@@ -95,6 +95,7 @@ def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., 
     routes = {path: {"post"} for path in app._decides} | {path: {"get"} for path in app._pages}
     routes |= {path: set(methods.lower().split(", ")) for path, methods in METHODS.items()}
     routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}}
+    routes |= {f"{USERS}{{id}}": {m.lower() for m in USER_METHODS}}
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only
     assert all(app._collector.methods(path) for path in (*METHODS, SNIPPET, SETTINGS_PATH))

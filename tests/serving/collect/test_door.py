@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from feature_repo.event_log import Busy
 from feature_repo.events import Event
 from feature_repo.quarantine import Quarantine
+from feature_repo.tombstones import Tombstones
 from serving.collect.door import AT_ONCE, Door
 
 NOW = 1_767_261_600_000_000
@@ -173,3 +175,21 @@ def test_metrics_count_by_status_and_reason(make_door: Callable[..., Door]) -> N
 )
 def test_whatever_comes_gets_a_receipt(make_door: Callable[..., Door], raws: list[bytes]) -> None:
     assert len(accept(make_door(), *raws)) == len(raws)
+
+
+def test_an_event_of_somebody_erased_while_it_is_on_its_way_is_kept_nowhere(
+    make_door: Callable[..., Door], log: Any, quarantine: Quarantine, tmp_path: Path
+) -> None:
+    stones = Tombstones(tmp_path)
+
+    async def enrich(event: Event) -> Event:
+        stones.begin("u1", NOW)
+        return event
+
+    door = make_door(enrich=enrich, erased=stones)
+    raws = [raw(), raw(messageId="m2", userId="u2"), raw(messageId="m3", event="Nonsense"), b"{broken: u1"]
+    assert [status for status, _ in accept(door, *raws)] == ["accepted", "accepted", "refused", "refused"]
+    assert [e.message_id for e in log.events] == ["m2"]
+    assert list(Quarantine(quarantine.folder).read()) == []
+    assert accept(door, *raws)[0] == accept(door, *raws)[3] == ("refused", "erased")
+    assert door.counted["refused", "erased"] == 6

@@ -1,0 +1,216 @@
+"""GET and DELETE /v1/users/{id}: what is held of a person, and its removal.
+
+lake and log ─► profile, events      online store ─► features      decision log ─► segments, decisions
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow.parquet as pq
+from msgspec import Meta
+
+from feature_repo import domains, erasure, held
+from feature_repo.erasure import KnownError
+from feature_repo.events import ANONYMOUS
+from feature_repo.log_to_lake import drain
+from feature_repo.settings import Settings
+from feature_repo.tombstones import Tombstones
+from serving.asgi import Answer, Refused
+from serving.collect.request import parameters
+from serving.decision_log import SCHEMA
+from serving.engine import rfc3339
+from serving.erasing import Erasing
+from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
+
+PATH = "/v1/users/"
+METHODS = ("GET", "DELETE")
+LIMIT, MOST, LONGEST = 1_000, 10_000, 256
+Time = Annotated[str, Meta(description="RFC 3339, microseconds, UTC.")]
+
+
+class Profile(msgspec.Struct, frozen=True, rename="camel"):
+    """Who it is."""
+
+    user_id: str
+    traits: Annotated[dict[str, Any], Meta(description="The last value of each.")]
+    aliases: Annotated[list[str], Meta(description="Anonymous ids that were identified as this person.")]
+
+
+class HeldEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """An event, the copy of it that counts."""
+
+    message_id: str
+    type: str
+    name: str | None
+    user_id: str | None
+    anonymous_id: str | None
+    timestamp: Time
+    received_at: Time
+    position: Annotated[int, Meta(description="In the event log.")]
+    properties: dict[str, Any]
+    traits: dict[str, Any]
+    context: dict[str, Any]
+
+
+class HeldFeatures(msgspec.Struct, frozen=True, rename="camel"):
+    """The stored features."""
+
+    at: Annotated[str, Meta(description="Since when they have these values: RFC 3339, UTC.")]
+    valid_until: Annotated[str | None, Meta(description="When they next change with no new event; null: they do not.")]
+    values: dict[str, Any]
+
+
+class HeldSegment(msgspec.Struct, frozen=True):
+    """A segment, and the first decision that put the person there; null: not scored."""
+
+    segment: str | None
+    since: Time
+
+
+class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
+    """A decision as it was logged."""
+
+    decision_id: str
+    at: Time
+    segment: str | None
+    score: float | None
+    model_name: str | None
+    model_version: int | None
+    feature_service: str | None
+    policy_version: str | None
+    elements: list[str]
+    reasons: list[str]
+    features: dict[str, Any] | None
+    applied_position: int | None
+
+
+class Next(msgspec.Struct, frozen=True, rename="camel"):
+    """The parameters of the next page."""
+
+    after: int
+    decisions_after: str
+
+
+class Held(msgspec.Struct, frozen=True, rename="camel"):
+    """What is held of a person, a page of it: events and decisions from the oldest on."""
+
+    profile: Profile
+    features: Annotated[HeldFeatures | None, Meta(description="null: none are stored.")]
+    segments: list[HeldSegment]
+    events: list[HeldEvent]
+    decisions: list[HeldDecision]
+    next: Annotated[Next | None, Meta(description="null: this is the last page.")]
+
+
+class Users:
+    """Answers the routes of one state folder. erasing: None where another process takes the events in."""
+
+    def __init__(self, settings: Settings, tombstones: Tombstones, erasing: Erasing | None) -> None:
+        self._settings, self._domain = settings, domains.load(settings.domain)
+        self._tombstones, self.erasing = tombstones, erasing
+
+    def close(self) -> None:
+        """Begin no erasure any more; what is under way ends."""
+        if self.erasing is not None:
+            self.erasing.close()
+
+    async def respond(self, method: str, person: str, query: bytes) -> Answer:
+        """The answer to one of METHODS.
+
+        Raises:
+            Refused: 404 nobody is known by that id, 409 it is an anonymous id of somebody known, 410 the person was
+                erased, 422 what no id or parameter can be, 503 another process takes the events in.
+        """
+        if not 0 < len(person) <= LONGEST:
+            raise Refused(422, "invalid_request", f"expected an id of 1 to {LONGEST} characters", "id")
+        try:
+            if method == "DELETE":
+                return await self._delete(person)
+            return await self._get(person, parameters(query))
+        except KnownError as e:
+            raise Refused(409, "identified", str(e), "id") from None
+
+    async def _delete(self, person: str) -> Answer:
+        if self.erasing is None:
+            raise Refused(503, "not_here", "another process takes this state folder's events in: ask that one")
+        report = await asyncio.to_thread(self.erasing.erase, person)
+        return Answer(msgspec.json.encode(report), 202 if report.pending else 200)
+
+    async def _get(self, person: str, asked: Mapping[str, str]) -> Answer:
+        after, limit = _number(asked, "after", 0, 2**62), _number(asked, "limit", LIMIT, MOST)
+        if self._tombstones.covers(person):
+            raise Refused(410, "erased", "this person was erased; nothing is held", "id")
+        page = await asyncio.to_thread(self.export, person, after, asked.get("decisionsAfter", ""), limit)
+        if page is None:
+            raise Refused(404, "unknown_user", "nobody is known by that id", "id")
+        return Answer(msgspec.json.encode(page))
+
+    def export(self, person: str, after: int = 0, decisions_after: str = "", limit: int = LIMIT) -> Held | None:
+        """A page of what is held: up to `limit` events after a position, and decisions after an id; None: nothing.
+
+        Raises:
+            KnownError: an anonymous id that was identified.
+        """
+        drain(self._settings)
+        of = erasure.plan(self._settings, person)
+        aliases = [a for a in (*of.aliases, *of.shared) if f"{ANONYMOUS}{a}" != person]
+        profile = Profile(person, held.traits(self._settings, of), aliases)
+        events = held.events(self._settings, of, after, limit + 1)
+        features, decided = self._features(person), self._decisions(of.senders)
+        if not (events or after or features or decided):
+            return None
+        decisions = [d for d in decided if d["decision_id"] > decisions_after][: limit + 1]
+        more = len(events) > limit or len(decisions) > limit
+        events, decisions = events[:limit], decisions[:limit]
+        last = Next(
+            events[-1]["position"] if events else after, decisions[-1]["decision_id"] if decisions else decisions_after
+        )
+        shown = [_decision(d) for d in decisions]
+        return Held(profile, features, _segments(decided), list(map(_event, events)), shown, last if more else None)
+
+    def _features(self, person: str) -> HeldFeatures | None:
+        found = OnlineFeatures(self._settings, self._domain).read([person])[0]
+        if found is None:
+            return None
+        values, at_us = dict(found[0]), found[1]
+        until = values.pop(VALID_UNTIL, None)
+        values.pop(APPLIED, None)
+        return HeldFeatures(rfc3339(at_us), rfc3339(until) if isinstance(until, int) else None, values)
+
+    def _decisions(self, persons: list[str]) -> list[dict[str, Any]]:
+        """All decisions about somebody, the oldest first."""
+        found: list[dict[str, Any]] = []
+        for path in sorted(self._settings.decisions.glob("*.parquet")):
+            table = pq.read_table(path, columns=SCHEMA.names, filters=[("user_id", "in", persons)], partitioning=None)
+            found += table.to_pylist()
+        return sorted(found, key=lambda d: str(d["decision_id"]))
+
+
+def _event(row: dict[str, Any]) -> HeldEvent:
+    times: dict[str, Any] = {"timestamp": rfc3339(row.pop("ts_us")), "received_at": rfc3339(row.pop("received_us"))}
+    documents = {name: msgspec.json.decode(row.pop(name)) for name in ("properties", "traits", "context")}
+    return HeldEvent(**row, **times, **documents)
+
+
+def _decision(row: dict[str, Any]) -> HeldDecision:
+    kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n not in ("at", "features")}
+    features = None if row["features"] is None else msgspec.json.decode(row["features"])
+    return HeldDecision(**kept, at=rfc3339(row["at_us"]), features=features)
+
+
+def _segments(decided: list[dict[str, Any]]) -> list[HeldSegment]:
+    """The moves between segments."""
+    found: list[HeldSegment] = []
+    for row in decided:
+        if not found or found[-1].segment != row["segment"]:
+            found.append(HeldSegment(row["segment"], rfc3339(row["at_us"])))
+    return found
+
+
+def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:
+    given = asked.get(name, str(default))
+    if not (given.isascii() and given.isdigit() and len(given) < 20 and int(given) <= most):
+        raise Refused(422, "invalid_request", f"expected a number from 0 to {most}", name)
+    return int(given)
