@@ -98,7 +98,8 @@ class Processor:
                 found, by = lane.rows(some, self.clock())
                 lane.history.note(self._rows.write(lane.history, some, found, by), by)
                 lane.fold(some, self.clock())
-                self.slow -= {p for p in some if not lane.history.unsettled(p, self.clock())}
+                with self._lock:  # nobody is touched meanwhile
+                    self.slow -= {p for p in some if not lane.history.unsettled(p, self.clock())}
             lane.working_on = set()
             return len(persons)
 
@@ -119,7 +120,7 @@ class Processor:
         again: senders of whom the lake knows better now than the history, once `drained` has given it what was applied.
         touched: persons whose rows that changes; they are written anew.
         """
-        with self._lock, self._slow_lock:
+        with self._slow_lock, self._lock:
             drained()
             gone = forget(self.history, senders, again, touched)
             for fresh in (self._fresh, self._slow_lane.fresh):
