@@ -107,14 +107,21 @@ def stream(domain: str, workers: int) -> None:
 
 @main.command()
 @domain_option
-def apply(domain: str) -> None:
+@click.option("--take-over", is_flag=True, help="Empty a Redis that holds another lake's rows of this domain, first.")
+def apply(domain: str, take_over: bool) -> None:
     """Tell Feast what the domain declares, as `feast apply` does, for any domain and state folder.
 
     Example: python -m feature_repo apply --domain oulad
     """
-    from feature_repo.store import apply as run
+    from feature_repo import store
 
-    click.echo(f"applied; for Feast's own commands: cd feature_repo && feast -f {run(Settings(domain=domain))} ...")
+    settings = Settings(domain=domain)
+    if take_over:
+        _explained(lambda: store.take_over(settings))
+    path = _explained(lambda: store.apply(settings))
+    click.echo(f"applied; for Feast's own commands: cd feature_repo && feast -f {path} ...")
+    if take_over:
+        click.echo("the online store is empty: `make backfill` fills it")
 
 
 @main.command()

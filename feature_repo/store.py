@@ -17,6 +17,7 @@ import yaml
 
 from feature_repo.domain import Domain
 from feature_repo.domains import load
+from feature_repo.ownership import claim, claim_if_there
 from feature_repo.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,9 +118,13 @@ def apply(settings: Settings, domain: Domain | None = None) -> Path:
 
     What the domain no longer declares is removed. No features need to be there yet. Gives the path of the
     feature_store.yaml that was written into the state folder.
+
+    Raises:
+        ValueError: the online store is another lake's.
     """
     from feature_repo.definitions import objects
 
+    claim(settings)
     settings.features.mkdir(parents=True, exist_ok=True)
     declared = objects(domain or load(settings.domain), settings)
     store = feature_store(settings, lineage=False)
@@ -131,11 +136,16 @@ def apply(settings: Settings, domain: Domain | None = None) -> Path:
 
 
 def ensure_applied(settings: Settings) -> None:
-    """`apply`, unless registry and online store know the domain's features already."""
+    """`apply`, unless registry and online store know the domain's features already.
+
+    Raises:
+        ValueError: the online store is another lake's.
+    """
     from feast.errors import FeatureViewNotFoundException
 
     from feature_repo.definitions import view_name
 
+    claim_if_there(settings)
     domain = load(settings.domain)
     try:
         view = feature_store(settings, lineage=False).get_feature_view(view_name(domain))
@@ -143,6 +153,18 @@ def ensure_applied(settings: Settings) -> None:
         view = None
     if view is None or not set(domain.feature_types) <= {f.name for f in view.features}:
         apply(settings)
+
+
+def take_over(settings: Settings) -> None:
+    """Empty an online store that was another lake's, and claim it; the next materialization writes every row."""
+    from feature_repo.materialize import BOOKMARK
+
+    (settings.state / BOOKMARK).unlink(missing_ok=True)
+    if settings.online != "sqlite":
+        store = feature_store(settings, lineage=False)
+        provider: Any = store._get_provider()
+        provider.online_store.delete_entity_values(store.config, ["user_id"])
+        claim(settings, whosever=True)
 
 
 def _stale(store: "FeatureStore", declared: "Sequence[Object]") -> list[Any]:
