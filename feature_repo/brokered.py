@@ -54,7 +54,7 @@ class Brokered:
         """Connect, again and again: decisions go on meanwhile."""
         while self._log is None and not self._closed.is_set():
             try:
-                self._log = open_log(self.settings.log)
+                self._log = open_log(self.settings.broker)
             except Exception as e:
                 _log.warning("the broker cannot be reached; trying again in %g s: %s", AGAIN_S, e)
                 self._closed.wait(AGAIN_S)

@@ -81,6 +81,11 @@ class EventLog(Protocol):
         """Up to `most` events, as soon as there is one; none after `timeout_s` seconds."""
         ...
 
+    @property
+    def joined(self) -> bool:
+        """Whether the one who polls has its part by now: before, others may have it, or nobody."""
+        ...
+
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """These are applied, durably: they need not come again. What came to be another worker's is passed over."""
         ...

@@ -96,7 +96,7 @@ class KafkaLog:
             | {"group.id": group, "enable.auto.commit": False}
         )
         self._consuming = threading.Lock()  # guards what follows
-        self._subscribed = False
+        self._subscribed = self._joined = False
         self._progress: dict[int, Progress[int]] = {}  # offsets by partition
         self._polled: list[Delivered] = []
         self._closed = threading.Event()
@@ -130,6 +130,11 @@ class KafkaLog:
                 message = self._consumer.poll(0) if len(self._polled) < most else None
             polled, self._polled = self._polled, []
             return polled
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this worker its partitions, be it none."""
+        return self._joined
 
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """Commit as far as every event of a partition is acked."""
@@ -195,6 +200,7 @@ class KafkaLog:
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._progress.update({p.partition: Progress() for p in partitions})
+        self._joined = True
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._commit({p.partition for p in partitions}, asynchronous=False)

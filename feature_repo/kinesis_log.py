@@ -101,6 +101,11 @@ class KinesisLog:
                 return delivered
             time.sleep(min(READ_EVERY_S, left))
 
+    @property
+    def joined(self) -> bool:
+        """Whether this worker has asked for its share of the shards."""
+        return self._balance_at > 0
+
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """Checkpoint as far as every event of a shard is acked."""
         for shard, sequence in (d.token for d in delivered):

@@ -105,6 +105,11 @@ class RabbitmqLog:
         self._settle([message for message, event in decoded if event is None])
         return [Delivered(event, None, message) for message, event in decoded if event]
 
+    @property
+    def joined(self) -> bool:
+        """Whether this worker stands in the line for every queue."""
+        return len(self._consumed) == len(self._queues)
+
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """Let the broker forget these."""
         self._settle([d.token for d in delivered])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlencode
 
 TRACKING = os.environ.get("MLFLOW_TRACKING_URI") or ""
 """As it was when the program started: MLflow itself sets it later, to whatever was used last."""
@@ -68,6 +69,13 @@ class Settings:
     def state(self) -> Path:
         """The folder of this domain's state."""
         return self.home / self.domain
+
+    @property
+    def broker(self) -> str:
+        """Address of the log where a broker holds it. Kinesis' checkpoints are in the state folder, unless it says."""
+        if not self.log.startswith("kinesis://") or "checkpoints=" in self.log:
+            return self.log
+        return f"{self.log}{'&' if '?' in self.log else '?'}{urlencode({'checkpoints': self.state / 'kinesis.db'})}"
 
     @property
     def lake(self) -> str:

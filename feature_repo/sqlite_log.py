@@ -99,6 +99,11 @@ class SqliteLog:
                 self._unacked.update(d.token for d in delivered)
             return delivered
 
+    @property
+    def joined(self) -> bool:
+        """A SQLite log has one owner."""
+        return True
+
     def ack(self, delivered: Sequence[Delivered]) -> None:
         """Count these as applied, for `lag` and `trim`."""
         with self._state:

@@ -202,12 +202,14 @@ class Stream:
 
     An error of the log, the history or the online store is told and tried again: nothing is acked before it is applied.
     applied: the position up to which everything is in the online rows, but for people in `processor.slow`.
+    begun: set once this one has its part of the log, and what came of it at first is applied.
     reopen: opens the log anew after an error of it, for one that has to be.
     """
 
     def __init__(self, log: EventLog, processor: Processor, reopen: Callable[[], EventLog] | None = None) -> None:
         self.log, self.processor, self._reopen = log, processor, reopen
         self.applied = processor.history.position()
+        self.begun = threading.Event()
         self._errors: dict[str, str] = {}
         self._stop = threading.Event()
         self._delivered: list[Delivered] = []
@@ -257,6 +259,8 @@ class Stream:
             self._looked_s = time.monotonic()
             self._settle()
         self._delivered = []
+        if self.log.joined:
+            self.begun.set()
 
     def _of_log(self, ask: Callable[[EventLog], T]) -> T:
         """What the log answers. After an error a log that has to be is opened anew: what was not acked comes again."""

@@ -5,14 +5,16 @@ broker ─► worker, worker, … ─► history and online rows          this p
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from ctypes import c_bool
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from feature_repo.event_log import EventLog, open_log
@@ -31,6 +33,8 @@ DRAIN_S = 5.0
 AGAIN_S = 2.0
 """When a worker is started again that has ended."""
 STOP_S = 30.0
+READY = "workers apply the events of"
+"""In the line that says that all of them do."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +66,8 @@ def run(settings: Settings, workers: int, stop: threading.Event, say: Callable[[
     with flock(Path(f"{log_file(settings)}.lock"), "stream", 0):
         prepare(settings)
         running = [_begin(settings) for _ in range(workers)]
-        broker = urlsplit(settings.log)
-        say(f"{workers} workers apply the events of {settings.domain} in {broker.scheme}://{broker.hostname}")
         try:
+            _all_begun(settings, running, stop, say)
             _watch(settings, running, stop, say)
         finally:
             _end(running)
@@ -82,52 +85,77 @@ def prepare(settings: Settings) -> None:
         history.close()
 
 
-def _begin(settings: Settings) -> BaseProcess:
-    worker = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), name="worker", daemon=True)
-    worker.start()
-    return worker
+@dataclass
+class Worker:
+    """A process, and whether it works yet: shared memory without a lock, which a kill could leave locked."""
+
+    process: BaseProcess
+    begun: Any
 
 
-def _watch(settings: Settings, running: list[BaseProcess], stop: threading.Event, say: Callable[[str], None]) -> None:
+def _begin(settings: Settings) -> Worker:
+    spawn = multiprocessing.get_context("spawn")
+    begun = spawn.RawValue(c_bool, False)
+    process = spawn.Process(target=work, args=(settings, begun), name="worker", daemon=True)
+    process.start()
+    return Worker(process, begun)
+
+
+def _all_begun(settings: Settings, running: list[Worker], stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Wait until every worker works, and say so."""
+    while not all(w.begun.value for w in running):
+        if stop.wait(0.1):
+            return
+        _replace(settings, running, stop, say)
+    broker = urlsplit(settings.log)
+    say(f"{len(running)} {READY} {settings.domain} in {broker.scheme}://{broker.hostname}")
+
+
+def _watch(settings: Settings, running: list[Worker], stop: threading.Event, say: Callable[[str], None]) -> None:
     drained_s = time.monotonic()
     while not stop.wait(0.2):
-        for n, worker in enumerate(running):
-            if not worker.is_alive() and not stop.wait(AGAIN_S):
-                say(f"a worker ended with code {worker.exitcode}; another one takes its place")
-                running[n] = _begin(settings)
+        _replace(settings, running, stop, say)
         if time.monotonic() - drained_s > DRAIN_S:
             drained_s = time.monotonic()
             with suppress(BusyError):  # another machine's process is at it
                 drain(settings)
 
 
-def _end(running: list[BaseProcess]) -> None:
+def _replace(settings: Settings, running: list[Worker], stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Start workers again that have ended."""
+    for n, worker in enumerate(running):
+        if not worker.process.is_alive() and not stop.wait(AGAIN_S):
+            say(f"a worker ended with code {worker.process.exitcode}; another one takes its place")
+            running[n] = _begin(settings)
+
+
+def _end(running: list[Worker]) -> None:
     for worker in running:
-        worker.terminate()
+        worker.process.terminate()
     deadline = time.monotonic() + STOP_S
     for worker in running:
-        worker.join(max(0.0, deadline - time.monotonic()))
-        if worker.is_alive():
-            worker.kill()
-            worker.join()
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
-def work(settings: Settings) -> None:
-    """One worker, until SIGTERM or the end of the process that started it."""
-    stop = threading.Event()
+def work(settings: Settings, begun: Any) -> None:
+    """One worker, until SIGTERM or the end of the process that started it. begun: a flag for that process."""
+    stop, parent = threading.Event(), multiprocessing.parent_process()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it says when
-    parent = os.getppid()
     quarantine = Quarantine(settings.quarantine)
 
     def opened() -> EventLog:
-        return open_log(settings.log, on_poison=quarantine.poison)
+        return open_log(settings.broker, on_poison=quarantine.poison)
 
     history, erased = open_history(settings), Tombstones(settings.state)
     processor = Processor(settings, history, past=Past(settings), refuses=lambda event: erased.follow().refuses(event))
     stream = Stream(opened(), processor, opened).start()
-    while not stop.wait(0.5) and os.getppid() == parent:
-        pass
+    while not stop.wait(0.2) and parent is not None and parent.is_alive():
+        begun.value = stream.begun.is_set()
+    signal.alarm(int(STOP_S))  # ends this process where a server keeps it waiting; what is not acked comes again
     stream.close()
     stream.log.close()
     history.close()

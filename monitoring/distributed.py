@@ -4,22 +4,27 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import md5
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from feature_repo.settings import SOURCE, Settings
+from feature_repo.workers import READY
 
 REDIS = "redis://127.0.0.1:6379/0"
 BROKERS = {
-    "kafka": "kafka://127.0.0.1:9092/{name}?group={name}",
+    "kafka": "kafka://127.0.0.1:9092/{name}?group={name}&session.timeout.ms=6000",
     "rabbitmq": "amqp://guest:guest@127.0.0.1:5672/?queue={name}",
     "kinesis": "kinesis://{name}?endpoint=http://127.0.0.1:4566&region=us-east-1",
 }
 """Where a broker is unless FIRSTMILE_LOG says; the name is one of the state folder's own."""
 WORKERS = 2
+STARTS_WITHIN_S = 90
 
 
 def distributed(settings: Settings, broker: str | None, online: str | None) -> Settings:
@@ -66,18 +71,45 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def number(settings: Settings) -> int:
+    """How many processes apply what a broker holds; 0 where there is none."""
+    if settings.log == "sqlite":
+        return 0
+    return 1 if "sqlite" in (settings.history, settings.online) else WORKERS
+
+
+def figures(settings: Settings) -> dict[str, Any]:
+    """For run.json: where events and rows are held, without addresses, and how many workers there are."""
+    log, history, online = (urlsplit(at).scheme or at for at in (settings.log, settings.history, settings.online))
+    return {"log": log, "history": history, "online": online, "workers": number(settings)}
+
+
 @contextmanager
 def workers(settings: Settings, environment: dict[str, str]) -> Iterator[None]:
-    """The processes that apply what a broker holds, while the block runs; none where there is no broker."""
+    """The processes that apply what a broker holds, at work while the block runs; none where there is no broker.
+
+    Raises:
+        TimeoutError: they did not begin in time, or ended.
+    """
     if settings.log == "sqlite":
         yield
         return
-    number = 1 if "sqlite" in (settings.history, settings.online) else WORKERS
-    command = [sys.executable, "-m", "feature_repo", "stream", "--workers", str(number)]
-    with (settings.state / "stream.log").open("wb") as out:
+    command = [sys.executable, "-m", "feature_repo", "stream", "--workers", str(number(settings))]
+    path = settings.state / "stream.log"
+    with path.open("wb") as out:
         process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
+            _wait(process, path)
             yield
         finally:
             process.terminate()
             process.wait(60)
+
+
+def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while READY not in (said := log.read_text(errors="replace")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            why = f"did not begin within {STARTS_WITHIN_S} s" if process.returncode is None else "ended"
+            raise TimeoutError(f"the workers {why}; {log} ends:\n{said[-2000:]}")
+        time.sleep(0.1)

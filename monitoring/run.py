@@ -22,6 +22,7 @@ from feature_repo.domain import Domain
 from feature_repo.log_to_lake import ingest
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
+from monitoring import distributed
 from monitoring.live import Live, decide_live
 from monitoring.parity import parity
 
@@ -186,7 +187,7 @@ def _decide(run_: Run, port: int | None) -> None:
     with run_.step("decide"):
         live: Live = decide_live(run_.settings, _people(run_), run_.at_us, port, run_.console)
     run_.figures["decisions"] = live.figures()
-    run_.figures["live"] = live.relived.figures()
+    run_.figures["live"] = live.relived.figures() | distributed.figures(run_.settings)
     with run_.step("parity"):
         found = parity(run_.settings)
         run_.console.print(found.table())

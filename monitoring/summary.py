@@ -47,4 +47,6 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _live(f: dict[str, Any]) -> str:
     sent = f"{f['events']:,} events of {f['people']} people through {f['sdk']}"
-    return f"{sent}: {f['moves']} changes of segment, event to decision p50 {f['event_to_decision_p50_ms']} ms"
+    held = f", {f['log']} and {f['workers']} workers" if f["workers"] else ""
+    held += f", rows on {f['online']}" if f["online"] != "sqlite" else ""
+    return f"{sent}{held}: {f['moves']} changes of segment, event to decision p50 {f['event_to_decision_p50_ms']} ms"

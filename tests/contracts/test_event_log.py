@@ -242,6 +242,14 @@ def test_poll_waits_for_the_first_event_and_no_longer(probe: Probe) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_who_polls_is_told_when_they_have_their_part(probe: Probe) -> None:
+    log = probe.open()
+    log.append([event(0)]).result(PATIENCE_S)
+    assert log.joined == (probe.kind == "sqlite")
+    probe.drain(log, 1)
+    assert log.joined
+
+
 def test_what_was_not_acked_comes_again_and_what_was_does_not(probe: Probe) -> None:
     log = probe.open()
     log.append(events(100, prefix="first-")).result(PATIENCE_S)
