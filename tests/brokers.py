@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ RABBITMQ_PATH = os.pathsep.join(["/usr/lib/rabbitmq/bin", os.environ.get("PATH",
 
 @dataclass
 class Server:
-    """address: host:port. process: None where it is not ours."""
+    """address: host:port. process: None where it is not ours. start: begins another one on the same folder and port."""
 
     address: str
     process: subprocess.Popen[bytes] | None
+    start: Callable[[], "subprocess.Popen[bytes]"] | None = None
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -36,6 +37,18 @@ class Server:
         finally:
             os.killpg(self.process.pid, signal.SIGCONT)
 
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """kill -9, and a new one on the same folder once the block ends."""
+        if self.process is None or self.start is None:
+            pytest.skip("the server is not ours to kill")
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        try:
+            yield
+        finally:
+            self.process = self.start()
+
 
 def free_port() -> int:
     with socket.socket() as free:
@@ -47,19 +60,24 @@ def free_port() -> int:
 @contextmanager
 def started(command: Sequence[str], port: int, wait_s: float, env: dict[str, str] | None = None) -> Iterator[Server]:
     """A server in a process group of its own, from when it answers on its port until the block ends."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    server = Server(f"127.0.0.1:{port}", start(), start)
     try:
         wait_for(port, wait_s)
-        yield Server(f"127.0.0.1:{port}", process)
+        yield server
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if server.process is not None:
+            os.killpg(server.process.pid, signal.SIGKILL)
+            server.process.wait()
 
 
 def wait_for(port: int, wait_s: float) -> None:

@@ -1,10 +1,12 @@
 """The live part behind HTTP without Bento, which takes longer to start: `python -m tests.e2e.live_child PORT`."""
 
+import os
 import signal
 import sys
 
 import uvicorn
 
+from feature_repo import embedded
 from feature_repo.settings import Settings
 from serving import wiring
 from serving.app import App
@@ -15,6 +17,7 @@ def main(port: int) -> None:
     """Serve until killed, or stopped by SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has shut down
     settings = Settings()
+    embedded.DRAIN_S = float(os.environ.get("FIRSTMILE_TEST_DRAIN_S") or embedded.DRAIN_S)
     live = wiring.live(settings)
     assert live is not None
     engine = wiring.engine(settings, live=live)

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,32 @@ from tests import brokers, searching
 from tests.e2e.processes import ROOT, SAAS, Server, as_defined, in_the_lake_once, send_all, until, wire
 
 WORKERS = 2
+PAIRS = 40
+
+
+class Load:
+    """Threads that send events of their users until they are told to end; `every` is what was sent in the end."""
+
+    def __init__(self, server: Server, users: list[str]) -> None:
+        self.every: list[dict[str, Any]] = []
+        self._server, self._stop = server, threading.Event()
+        self._pool = ThreadPoolExecutor(len(users))
+        self._done = [self._pool.submit(self._send, user) for user in users]
+
+    def _send(self, user: str) -> None:
+        chance, n = random.Random(user), 0
+        while not self._stop.wait(0.05):
+            batch = [wire(user, n + i, chance) for i in range(2)]
+            send_all(self._server, [batch], chance)
+            self.every += batch
+            n += 2
+
+    def end(self) -> list[dict[str, Any]]:
+        """Everything that was sent, all of it answered with 200."""
+        self._stop.set()
+        for future in self._done:
+            future.result()
+        return self.every
 
 
 class Stream:
@@ -56,6 +83,14 @@ class Stream:
         """kill -9 of a worker."""
         if found := self.workers():
             chance.choice(found).kill()
+
+    def kill(self) -> None:
+        """kill -9 of the one that starts the workers; they have to end by themselves."""
+        orphans = self.workers()
+        self.process.kill()
+        self.process.wait()
+        assert orphans
+        until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in orphans), 15)
 
     def stop(self) -> None:
         """SIGTERM; it has to end by itself."""
@@ -156,7 +191,7 @@ def test_a_decision_knows_the_message_that_it_is_asked_to_wait_for(
             slow = client.post("/v1/decide", json={"userId": "p", "after": "never sent"}).json()
             assert slow["stale"] and not slow["known"]
             stale = []
-            for n in range(100):
+            for n in range(PAIRS):
                 event = {"type": "track", "event": "Clicked", "messageId": f"m{n}", "userId": "p"}
                 sent = {"batch": [event | {"timestamp": datetime.now(UTC).isoformat()}]}
                 assert client.post("/v1/batch", json=sent).status_code == 200
@@ -168,7 +203,7 @@ def test_a_decision_knows_the_message_that_it_is_asked_to_wait_for(
         server.stop()
     logged = [r for f in settings.decisions.glob("*.parquet") for r in pq.read_table(f).to_pylist() if r["features"]]
     clicks = [json.loads(r["features"])["clicks"] for r in sorted(logged, key=lambda r: r["decision_id"])]
-    assert clicks == list(range(1, 101))
+    assert clicks == list(range(1, PAIRS + 1))
 
 
 @pytest.mark.timeout(300)
@@ -238,3 +273,80 @@ def test_who_is_erased_is_gone_from_history_and_lake_and_the_broker_names_its_da
         stream.stop()
         server.stop()
     assert searching.found(settings.state, gone) == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_redis_and_the_stream_end_under_load_and_come_back(
+    world: Callable[[str], Settings], servers: Callable[[str], brokers.Server], rounds: int
+) -> None:
+    """Redis by kill -9, the stream by SIGTERM, its parent by kill -9."""
+    settings, users = world("rabbitmq"), [f"u{i}" for i in range(4)]
+    server, stream = Server(settings), Stream(settings)
+    server.start()
+    try:
+        stream.ready()
+        load = Load(server, users)
+        for _ in range(rounds):
+            time.sleep(1)
+            with servers("redis").killed():
+                time.sleep(1)
+            time.sleep(3)
+            stream.stop()
+            stream = Stream(settings)
+            stream.ready()
+            stream.kill()
+            stream = Stream(settings)
+            stream.ready()
+        every = load.end()
+        assert len(every) > 50
+        settled(settings, [(e.get("userId") or f"anon:{e['anonymousId']}", e["messageId"]) for e in every])
+        as_defined(settings, every, users)
+    finally:
+        stream.stop()
+        server.stop()
+    in_the_lake_once(settings, every)
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_is_away_does_not_fill_the_memory(
+    world: Callable[[str], Settings], servers: Callable[[str], brokers.Server]
+) -> None:
+    """Of 300 MB that come meanwhile, 64 MiB may wait; the rest is answered with 503 and when to come again."""
+    settings = world("rabbitmq")
+    server = Server(settings)
+    server.start()
+    assert server.process
+    memory = psutil.Process(server.process.pid).memory_info
+    padding, answers = "x" * 10_000, list[httpx.Response | None]()
+
+    def post(thread: int, n: int, properties: dict[str, Any]) -> httpx.Response | None:
+        """None: no answer within a second."""
+        made = [
+            {"type": "track", "event": "Clicked", "messageId": f"{thread}-{n}-{i}", "userId": f"u{thread}"}
+            | {"properties": properties, "timestamp": datetime.now(UTC).isoformat()}
+            for i in range(40)
+        ]
+        with suppress(httpx.ReadTimeout):
+            return httpx.post(f"{server.url}/v1/batch", json={"batch": made}, timeout=1)
+        return None
+
+    def flood(thread: int) -> None:
+        for n in range(94):
+            answers.append(post(thread, n, {"target": padding}))
+
+    try:
+        assert post(9, 0, {}).status_code == 200
+        before = memory().rss
+        with servers("rabbitmq").stopped(), ThreadPoolExecutor(8) as pool:
+            list(pool.map(flood, range(8)))
+            grown = memory().rss - before
+        refused = [a for a in answers if a is not None]
+        assert len(refused) > 200, len(refused)
+        assert {a.status_code for a in refused} == {503}
+        assert all(int(a.headers["retry-after"]) >= 1 for a in refused)
+        print(f"{len(refused)} refused, {grown / 2**20:.0f} MiB more")
+        assert grown < 250 * 2**20, f"{grown / 2**20:.0f} MiB"
+        until(lambda: (a := post(9, 1, {})) is not None and a.status_code == 200, 60)
+    finally:
+        server.stop()
