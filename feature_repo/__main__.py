@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,25 @@ def stream(domain: str, workers: int) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     _explained(lambda: run(Settings(domain=domain), workers, stop, click.echo))
+
+
+@main.command()
+@domain_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def lag(domain: str, as_json: bool) -> None:
+    """Say how far log, online rows and lake are behind: of this state folder, or of a broker and Redis.
+
+    Example: python -m feature_repo lag
+    """
+    from feature_repo.lag import lag as measure
+
+    found = _explained(lambda: measure(Settings(domain=domain)))
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    click.echo(f"{found.log:8,}  events accepted and not applied yet")
+    click.echo(f"{found.due:8,}  people whose online rows are due")
+    click.echo(f"{found.lake:8,}  events that the lake lacks")
 
 
 @main.command()

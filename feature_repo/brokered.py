@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 
@@ -24,6 +25,8 @@ AGAIN_S = 3.0
 """How long to wait before the broker is tried again."""
 LEASE_S = 6.0
 """For how long a worker may go on with somebody whom it has in hand."""
+LAG_S = 5.0
+"""How often the broker is asked at most how much waits in it."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,8 @@ class Brokered:
         self.pending = Behind(self.history)
         self._rows = SlowLane(settings.domain, self.history.reader(), Past(settings))
         self._lock = threading.Lock()
+        self._lag: int | None = None
+        self._asked_s, self._asking = -LAG_S, threading.Lock()
 
     def append(self, events: Sequence[Event]) -> "Future[list[int] | None]":
         """As `EventLog.append`."""
@@ -83,9 +88,21 @@ class Brokered:
         forget(self.history, erasing.senders, again, erasing.touched)
         return found
 
-    def lag(self) -> int:
-        """Events in the broker that no worker has acked."""
-        return self._log.lag() if self._log is not None else 0
+    def lag(self) -> int | None:
+        """Events in the broker that no worker has acked, when it was last asked; asking goes on in the background."""
+        if time.monotonic() - self._asked_s >= LAG_S and self._asking.acquire(blocking=False):
+            self._asked_s = time.monotonic()
+            threading.Thread(target=self._ask, name="lag", daemon=True).start()
+        return self._lag
+
+    def _ask(self) -> None:
+        try:
+            self._lag = self._log.lag() if self._log is not None else None
+        except Exception as e:
+            self._lag = None
+            _log.warning("the broker does not say how much waits in it: %s", e)
+        finally:
+            self._asking.release()
 
     def close(self) -> None:
         """Write what waits, let go of connections."""

@@ -78,8 +78,8 @@ class Live(Protocol):
         """The rows in force at a time, as `Fresh.rows` gives them, and the position up to which events are in them."""
         ...
 
-    def lag(self) -> int:
-        """Events accepted and not yet applied."""
+    def lag(self) -> int | None:
+        """Events accepted and not yet applied, as of some seconds ago; None: not known. Waits for nobody."""
         ...
 
     def close(self) -> None:

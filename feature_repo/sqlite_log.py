@@ -203,6 +203,13 @@ def read_log(path: Path, after: int, most: int) -> list[tuple[int, Event]]:
         return _events(_rows(db, after, 2**63 - 1), most)
 
 
+def extent(path: Path) -> int:
+    """The largest position that the log in a file has given, whoever owns the file; 0 before any."""
+    with closing(_connect(path, "ro")) as db:
+        given = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+        return int(given[0]) if given else 0
+
+
 def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)

@@ -56,6 +56,10 @@ class Reader(Protocol):
         """
         ...
 
+    def lag(self) -> int | None:
+        """Events accepted and not yet applied; None: not known. Waits for nobody."""
+        ...
+
     def ended(self, row: Snapshot, now_us: int) -> bool:
         """Whether the row is no longer in force at `now_us`: a window of it ended with no new event."""
         ...
@@ -125,6 +129,8 @@ class Engine:
             "model_error": float(self.champion.error is not None),
             "store_error": float(self.store_error is not None),
         }
+        if (lag := self.reader.lag()) is not None:
+            numbers["log_lag"] = float(lag)
         if self.log:
             numbers |= {
                 "log_written": float(self.log.written),

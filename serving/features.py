@@ -104,6 +104,10 @@ class Reader:
         """
         return self._live is not None and self._live.pending.of(user_ids, after)
 
+    def lag(self) -> int | None:
+        """Events accepted and not yet applied; None: not known, or none are taken in here."""
+        return self._live.lag() if self._live is not None else None
+
     def _reconnect(self) -> None:
         if time.monotonic() - self._tried_s > RETRY_S and not self._connecting.locked():
             threading.Thread(target=self.connect, name="feature-store", daemon=True).start()

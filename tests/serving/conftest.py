@@ -53,7 +53,7 @@ class FakeModel:
 
 class FakeReader:
     """People in a dict. `fault` is raised by read; `slow_s` is waited for; `later` holds the rows in force;
-    `waits` holds whose events are not applied."""
+    `waits` holds whose events are not applied, `behind` how many there are."""
 
     def __init__(self, people: Mapping[str, Snapshot], local: bool = True) -> None:
         self.people, self.local = people, local
@@ -61,6 +61,10 @@ class FakeReader:
         self.slow_s = 0.0
         self.later: dict[str, Snapshot] | Exception = {}
         self.waits: set[str] = set()
+        self.behind: int | None = None
+
+    def lag(self) -> int | None:
+        return self.behind
 
     def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
         return not self.waits.isdisjoint(user_ids)

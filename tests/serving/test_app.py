@@ -275,6 +275,13 @@ def test_head_has_no_body(make_app: Callable[..., App], fakes: SimpleNamespace) 
     assert int(response.headers["content-length"]) > 1_000
 
 
+def test_metrics_say_how_far_processing_is_behind(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
+    app = make_app()
+    assert "log_lag" not in ask(app, "GET", "/metrics", fakes).text
+    app.engine.reader.behind = 3
+    assert "firstmile_log_lag 3" in ask(app, "GET", "/metrics", fakes).text.splitlines()
+
+
 def test_metrics_count_what_happened(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
     app = make_app()
     for user in ("slow", "slow", "fast", "nobody"):
