@@ -1,9 +1,11 @@
 """`python -m tests.bench`: measure, print, and write bench.json and BENCHMARKS.md."""
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -14,22 +16,35 @@ from feature_repo.settings import SOURCE, Settings
 from tests.bench import document
 from tests.bench.figures import Result
 from tests.bench.machine import machine
-from tests.bench.options import Options
+from tests.bench.options import PARTS, Options
 
 SECTIONS = document.ORDER
 OWN = [
     *("FIRSTMILE_LAKE", "FIRSTMILE_ONLINE", "FIRSTMILE_NOW", "FIRSTMILE_SERVER_KEYS", "FIRSTMILE_POLICY"),
-    *("MLFLOW_TRACKING_URI", "FIRSTMILE_WORKERS", "FIRSTMILE_MODE"),
+    *("MLFLOW_TRACKING_URI", "FIRSTMILE_WORKERS", "FIRSTMILE_MODE", "FIRSTMILE_WRITE_KEYS", "FIRSTMILE_RATE"),
 ]
 """What the bench does not take from the environment: it has stores of its own, a clock that is right, and no keys."""
-SMALL = {"rounds": 2, "sizes": (0.1, 0.2), "rows": 5_000, "users": 300, "seconds": 0.5}
+SMALL: dict[str, Any] = {
+    **{"rounds": 2, "sizes": (0.1, 0.2), "rows": 5_000, "users": 300, "seconds": 0.5},
+    **{"events": 500, "histories": (10, 100), "crowds": (300, 600), "giant": 2_000},
+}
+FULL: dict[str, Any] = {"crowds": (1_000, 10_000, 100_000, 1_000_000), "giant": 1_000_000}
+
+
+def _named(value: str, there: Sequence[str], what: str) -> list[str]:
+    """Those of a list with commas, in the order in which they are there."""
+    asked = [name.strip() for name in value.split(",") if name.strip()]
+    if unknown := [a for a in asked if a not in there]:
+        raise click.BadParameter(f"no {what} {', '.join(unknown)}: there are {', '.join(there)}")
+    return [name for name in there if name in asked]
 
 
 def _sections(context: click.Context, option: click.Parameter, value: str) -> list[str]:
-    asked = [part.strip() for part in value.split(",") if part.strip()]
-    if unknown := [a for a in asked if a not in SECTIONS]:
-        raise click.BadParameter(f"no section {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
-    return [s for s in SECTIONS if s in asked]
+    return _named(value, SECTIONS, "section")
+
+
+def _parts(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(_named(value, PARTS, "part"))
 
 
 def _sizes(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -52,12 +67,21 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--rows", type=click.IntRange(100), default=None, help="Rows of the training set.  [default: 100000]")
 @click.option("--users", type=click.IntRange(100), default=None, help="People to simulate.  [default: 1500]")
 @click.option("--seconds", type=click.FloatRange(0.1), default=None, help="Seconds of one load.  [default: 3]")
+@click.option("--parts", default=",".join(PARTS), show_default=True, callback=_parts, help="Of live.")
+@click.option("--events", type=click.IntRange(100), default=None, help="Events of one ingest.  [default: 20000]")
+@click.option("--full", is_flag=True, help="Live with a million people, and a million events of one: half an hour.")
 @click.option(
     "--document", "page", type=click.Path(dir_okay=False, path_type=Path), default=None,
     help="Document to write between its markers.  [default: BENCHMARKS.md; with --small none]",
 )  # fmt: skip
 def main(
-    sections: list[str], data: Path | None, state: Path | None, small: bool, page: Path | None, **sizes: object
+    sections: list[str],
+    data: Path | None,
+    state: Path | None,
+    small: bool,
+    full: bool,
+    page: Path | None,
+    **sizes: object,
 ) -> None:
     """Measure ratios against what one would do instead, all contenders in turn in one run.
 
@@ -65,13 +89,14 @@ def main(
     python -m tests.bench --data ~/oulad
     python -m tests.bench --only decide --state var
     python -m tests.bench --small --only training_set,decide
+    python -m tests.bench --only live --parts ingest,giant
     """
     for name in OWN:
         os.environ.pop(name, None)
     console = Console(highlight=False)
     given = {name: value for name, value in sizes.items() if value is not None}
     home = Settings().home
-    options = Options(home, console, data, state, small, **((SMALL if small else {}) | given))  # type: ignore[arg-type]
+    options = Options(home, console, data, state, small, **((FULL if full else {}) | (SMALL if small else {}) | given))
     path = home / "bench.json"
     for section in sections:
         console.rule(f"[bold]{section}", align="left", style="dim")

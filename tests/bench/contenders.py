@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -163,8 +164,17 @@ def _bento(stack: ExitStack, settings: Settings, service: str) -> int:
 
 
 @contextmanager
-def server(command: list[str], settings: Settings, port: int, ready: str, folder: Path) -> Iterator[None]:
+def server(
+    command: list[str],
+    settings: Settings,
+    port: int,
+    ready: str,
+    folder: Path,
+    given: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[None]:
     """A server in a process group of its own while the block runs; its log is in the state's home.
+
+    given: more of its environment.
 
     Raises:
         TimeoutError: it was not ready in time, or ended; the message holds the end of its log.
@@ -174,7 +184,7 @@ def server(command: list[str], settings: Settings, port: int, ready: str, folder
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=_environment(settings),
+            env={**_environment(settings), **given},
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -84,9 +84,14 @@ def paired(
     return Check(name, median(ratios), target, at_most, "x", min(ratios), max(ratios))
 
 
-def highest(name: str, values: Sequence[float], target: float, unit: str) -> Check:
-    """The median of the rounds under a ceiling."""
+def highest(name: str, values: Sequence[float], target: float | None, unit: str) -> Check:
+    """The median of the rounds under a ceiling; with none it is shown only."""
     return Check(name, median(values), target, True, unit, min(values), max(values))
+
+
+def lowest(name: str, values: Sequence[float], target: float | None, unit: str) -> Check:
+    """The median of the rounds over a floor; with none it is shown only."""
+    return msgspec.structs.replace(highest(name, values, target, unit), at_most=False)
 
 
 def alternated(names: Sequence[str], round_: int) -> list[str]:

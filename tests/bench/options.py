@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Step = Callable[[str], None]
 """Called with what is about to be done; counts one step of the section as begun."""
+PARTS = ("one_event", "ingest", "cost", "giant", "decisions", "oulad", "profile")
+"""Of the live section, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Options:
 
     rounds: of each section, None: its own default. sizes: of the backfill's lakes, in millions of clicks.
     rows: of the training set. users: simulated for a state without --state. seconds: of one load on one service.
+    parts: of the live section. events: sent in one round of ingest.
+    histories: lengths of people's pasts, in events. crowds: how many people have a past. giant: the past of the one
+    whose past is long.
     """
 
     home: Path
@@ -29,6 +34,11 @@ class Options:
     rows: int = 100_000
     users: int = 1_500
     seconds: float = 3.0
+    parts: tuple[str, ...] = PARTS
+    events: int = 20_000
+    histories: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    crowds: tuple[int, ...] = (1_000, 10_000, 100_000)
+    giant: int = 200_000
 
     @property
     def folder(self) -> Path:

@@ -84,6 +84,17 @@ def served(options: Options) -> Settings:
     return settings
 
 
+def copied(options: Options, settings: Settings, name: str, online: str = "sqlite") -> Settings:
+    """A copy of a domain's state in a home of its own, for a service that takes events in; an earlier one is gone.
+
+    Models stay where they are: the service needs the first state's tracking address.
+    """
+    copy = replace(settings, home=(options.folder / name).resolve(), online=online)
+    shutil.rmtree(copy.home, ignore_errors=True)
+    shutil.copytree(settings.state, copy.state, ignore=shutil.ignore_patterns("decisions", "report", "tmp", "*.lock"))
+    return copy
+
+
 def _train(settings: Settings, options: Options) -> None:
     """Ingest, backfill, train, and put @champion on what came of it: how good it is does not matter here."""
     from training.plan import Plan
