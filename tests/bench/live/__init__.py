@@ -23,9 +23,18 @@ def run(options: Options, served: Settings) -> Result:
     with ExitStack() as stack:
         world = World(options, served, stack)
         for name in options.parts:
-            part: Part = import_module(f"tests.bench.live.{name}").measure(world)
+            part = _part(name, world)
             found.checks.extend(part.checks)
             found.tables.extend(part.tables)
             found.notes.extend(part.notes)
             found.rounds.extend(part.rounds)
     return found
+
+
+def _part(name: str, world: World) -> Part:
+    """One part; where something does not come to its end, a note that says so, and the others are measured."""
+    try:
+        part: Part = import_module(f"tests.bench.live.{name}").measure(world)
+    except TimeoutError as error:
+        return Part(notes=[f"**`{name}` was not measured: {error}**"])
+    return part
