@@ -123,5 +123,5 @@ def test_a_sample_counts_for_the_innermost_of_ours() -> None:
     for name in ("feature_repo/history_x.py", "serving/collect/door.py", "feature_repo/brand_new.py"):
         exec(compile("look()", str(SOURCE / name), "exec"), call)
     exec(compile("look()", "/usr/lib/python3/threading.py", "exec"), call)
-    assert seen == ["history: add, read, note", "door: receipts", "other", None]
+    assert seen == ["history: add, read, note", "door: receipts", "feature_repo/brand_new.py", None]
     assert replace(Options(Path(), Console())).parts == PARTS

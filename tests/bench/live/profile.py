@@ -33,13 +33,16 @@ STAGES = {
     "feature_repo/sqlite_log.py": "event log: append, sync, poll",
     "feature_repo/event_log.py": "event log: append, sync, poll",
     "feature_repo/history": "history: add, read, note",
+    "feature_repo/sqlite_history": "history: add, read, note",
+    "feature_repo/redis_": "history: add, read, note",
+    "feature_repo/past.py": "history: add, read, note",
     "feature_repo/fresh.py": "features: as_of in DuckDB",
     "feature_repo/stream.py": "stream: rows to what Feast takes",
     "feature_repo/store.py": "Feast's values (protos)",
     "feature_repo/online.py": "online store: encode, write",
-    "feature_repo/": "other",
 }
-"""By the beginning of a file's path; the first that fits."""
+"""By the beginning of a file's path; a file that is not among them counts under its own name."""
+ROOMS = ("feature_repo/", "serving/")
 PASSED_OVER = {"feature_repo/sqlite.py"}
 """What works for whoever calls it."""
 WAITING = ("threading.py", "selectors.py", "queue.py", "concurrent/futures/thread.py")
@@ -117,9 +120,8 @@ def stage_of(frame: FrameType | None) -> str | None:
         file = Path(frame.f_code.co_filename)
         if file.is_relative_to(SOURCE):
             name = file.relative_to(SOURCE).as_posix()
-            stage = next((words for begin, words in STAGES.items() if name.startswith(begin)), None)
-            if stage and name not in PASSED_OVER:
-                return stage
+            if name.startswith(ROOMS) and name not in PASSED_OVER:
+                return next((words for begin, words in STAGES.items() if name.startswith(begin)), name)
         frame = frame.f_back
     return None
 
