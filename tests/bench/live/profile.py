@@ -46,6 +46,8 @@ ROOMS = ("feature_repo/", "serving/")
 PASSED_OVER = {"feature_repo/sqlite.py"}
 """What works for whoever calls it."""
 WAITING = ("threading.py", "selectors.py", "queue.py", "concurrent/futures/thread.py")
+LEAST = 0.01
+"""The share from which a stage has a line of its own."""
 EVERY_S = 0.001
 SWITCH_S = 0.0005
 
@@ -128,7 +130,9 @@ def stage_of(frame: FrameType | None) -> str | None:
 
 def _shown(found: "Counter[str]", many: int, seconds: float) -> Part:
     total = sum(found.values())
-    rows: list[list[Cell]] = [[stage, f"{n / total:.0%}"] for stage, n in found.most_common()]
+    shown = [(stage, n) for stage, n in found.most_common() if n / total >= LEAST]
+    rows: list[list[Cell]] = [[stage, f"{n / total:.0%}"] for stage, n in shown]
+    rows.append(["the rest", f"{1 - sum(n for _, n in shown) / total:.0%}"])
     note = f"{many:,} events in {seconds:.1f} s without HTTP; {total:,} samples of threads that did something."
     rounds: list[Round] = [{"part": "profile", "round": 1, "which": stage, "samples": n} for stage, n in found.items()]
     return Part([], [Table("Where the time of ingest goes", ["stage", "share"], rows)], [note], rounds)
