@@ -13,9 +13,10 @@ from tests.bench.live.service import freshness
 from tests.bench.live.traffic import click
 from tests.bench.live.world import Part, Round, World
 
-OURS, PUSH, SERVE = "ours", "push", "serve"
+OURS, FORMER, PUSH, SERVE = "ours", "former", "push", "serve"
 WORDS = {
     OURS: "POST /v1/batch begun → features online",
+    FORMER: "the same, first event of somebody whose past is in the lake only",
     PUSH: "`store.push` of one row, in process",
     SERVE: "`feast serve`, /push of one row",
 }
@@ -23,19 +24,20 @@ AIM_MS = 10.0
 
 
 def measure(world: World) -> Part:
-    """Rounds of all three in turn."""
+    """Rounds of all ways in turn."""
     pusher = world.enter(feast_serve(world.naive, world.served))
     ways: dict[str, Callable[[int], Round]] = {
-        OURS: partial(_ours, world),
+        OURS: lambda number: _ours(world, world.people, number),
+        FORMER: lambda number: _ours(world, world.former[number :: world.rounds], number),
         PUSH: partial(_theirs, world, lambda row: world.naive.push([row])),
         SERVE: partial(_theirs, world, pusher.push),
     }
-    freshness(world.service, world.people, min(1.0, world.options.seconds), 0)  # warm
+    freshness(world.service, world.people, min(1.0, world.options.seconds), 99)  # warm
     return _shown(world.in_turn("one_event", ways))
 
 
-def _ours(world: World, number: int) -> Round:
-    durable, whole = freshness(world.service, world.people, world.options.seconds, number)
+def _ours(world: World, people: list[str], number: int) -> Round:
+    durable, whole = freshness(world.service, people, world.options.seconds, number)
     return {"durable_p50_ms": quantile(durable, 0.5), "durable_p99_ms": quantile(durable, 0.99)} | figures(whole)
 
 

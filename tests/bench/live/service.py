@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import count
+from itertools import count, cycle
 from random import Random
 from typing import Any
 
@@ -137,7 +137,7 @@ def running(settings: Settings, tracking_uri: str, at_us: int | None = None) -> 
 
 
 def freshness(service: Service, users: Sequence[str], seconds: float, seed: int) -> tuple[list[float], list[float]]:
-    """One click after the other of people drawn by chance; for each, ms until it is in the person's online row.
+    """One click after the other of people in an order of chance; for each, ms until it is in the person's online row.
 
     Returns:
         From the 200 on, and from the beginning of the request on.
@@ -145,10 +145,11 @@ def freshness(service: Service, users: Sequence[str], seconds: float, seed: int)
     Raises:
         TimeoutError: one does not get there.
     """
-    chance, durable, whole = Random(seed), list[float](), list[float]()
+    durable, whole = list[float](), list[float]()
+    drawn = cycle(Random(seed).sample(users, len(users)))
     until = time.perf_counter() + seconds
     while not whole or time.perf_counter() < until:
-        user = chance.choice(users)
+        user = next(drawn)
         at = service.now_us()
         event = click(user, service.message(), at)
         began = time.perf_counter()

@@ -61,10 +61,24 @@ class World:
 
     @cached_property
     def people(self) -> list[str]:
-        """The newest people of the state, at most so many."""
-        found = domains.load(self.served.domain).outcomes(self.served).to_pandas()
-        newest = found[found["anchor_us"] <= now_us()].sort_values(["anchor_us", "user_id"], ascending=False)
-        return list(newest["user_id"].head(PEOPLE))
+        """The newest people of the state whose onboarding is under way; at most so many.
+
+        Raises:
+            ValueError: there is nobody.
+        """
+        if not (found := self._people(under_way=True)):
+            raise ValueError(f"{self.served.state}: expected people whose onboarding is under way; simulate some anew")
+        return found
+
+    @cached_property
+    def former(self) -> list[str]:
+        """The newest of those whose onboarding has ended, and whose past is in the lake only; at most so many."""
+        return self._people(under_way=False)
+
+    def _people(self, under_way: bool) -> list[str]:
+        found, now = domains.load(self.served.domain).outcomes(self.served).to_pandas(), now_us()
+        chosen = found[(found["anchor_us"] <= now) & ((found["end_us"] > now) == under_way)]
+        return list(chosen.sort_values(["anchor_us", "user_id"], ascending=False)["user_id"].head(PEOPLE))
 
     @cached_property
     def service(self) -> Service:
