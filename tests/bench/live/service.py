@@ -25,7 +25,7 @@ from tests.feature_repo import oracle
 
 LOOK_S = 0.0002
 """How long to wait before looking at the online store again."""
-PATIENCE_S = 120
+PATIENCE_S = 600
 LIMIT = "1000000"
 """FIRSTMILE_RATE: events a second of one key, out of the way of what is measured."""
 
