@@ -119,8 +119,8 @@ def _shown(clicks: list[dict[str, Any]], day: int, before: int, ready: float, se
     row: list[Cell] = [name, len(clicks), people, before, round(seconds, 1), round(rate)]
     columns = ["day", "clicks", "people", "events before it, in the lake", "s", "events/s"]
     note = (
-        f"Before that it took {ready:.0f} s until the service, just started, knew the first clicks of some of these people. "
-        f"The features of {SAMPLE} people were compared with the definition, all equal."
+        f"Before that it took {ready:.0f} s until the service, just started, knew the first clicks of some of "
+        f"these people. The features of {SAMPLE} people were compared with the definition, all equal."
     )
     rounds: list[Round] = [{"part": "oulad", "round": 1, "which": "day", "seconds": seconds, "events_s": rate}]
     return Part([], [Table("Replay of OULAD's busiest day", columns, [row])], [note], rounds)
