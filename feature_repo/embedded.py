@@ -40,9 +40,9 @@ class Embedded:
 
     def __init__(self, settings: Settings, clock: Callable[[], int] = now_us) -> None:
         self.settings, self.erased = settings, Tombstones(settings.state)
-        ensure_applied(settings)
         lake, path = Lake(settings.lake), log_file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_applied(settings)
         drain(settings)
         self.history = open_history(settings)
         fill(self.history, settings, clock())

@@ -200,8 +200,8 @@ class HistoryStore(Protocol):
         """Whether this person's row is due by a time, in either lane, leased or not."""
         ...
 
-    def defer(self, persons: Iterable[str]) -> None:
-        """These persons are due, in the slow lane."""
+    def defer(self, persons: Iterable[str], since_us: int = 0) -> None:
+        """These persons are due, in the slow lane; since when decides who comes first."""
         ...
 
     def deferred(self) -> set[str]:

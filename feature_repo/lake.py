@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Lake", "Stats"]
 
 MANIFEST = "manifest.json"
+STREAMED = "64GB"
+"""How much of a result DuckDB 1.5 may compute ahead of who fetches it: at its own limit (1 MB) a query that takes the
+copies of messages apart waits for itself, for ever."""
 BUCKET_EVENTS, MOST_BUCKETS = 50_000, 64
 
 
@@ -362,6 +365,7 @@ class Lake:
 
     def _query(self, con: "Backend", query: str) -> "ibis.Table":
         self.folder.register(con.con)
+        con.con.execute(f"SET streaming_buffer_size = '{STREAMED}'")
         return con.sql(query)
 
 

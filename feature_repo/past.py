@@ -48,7 +48,7 @@ def fill(history: HistoryStore, settings: Settings, now_us: int) -> None:
         longest = max(domains.load(settings.domain).windows, default=0)
         senders = con.raw_sql(f"select sender, max(ts_us) > {now_us - longest} from lake group by 1").fetchall()
         history.leave(sender for sender, _ in senders)
-        history.defer(sender for sender, changes in senders if changes)
+        history.defer((sender for sender, changes in senders if changes), since_us=1)  # after whom an event makes due
         edges = ", ".join(f"'{e}'" for e in EDGES)
         for rows in _rows(
             con,

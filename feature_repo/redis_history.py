@@ -227,9 +227,10 @@ class RedisHistory:
         """Whether this person's row is due by a time, in either lane, leased or not."""
         return any(due is not None and due <= at_us for due in self._each("zscore", "", ("due", "slow"), person))
 
-    def defer(self, persons: Iterable[str]) -> None:
-        """These persons are due, in the slow lane."""
-        self._run(redis_scripts.DEFER, *persons)
+    def defer(self, persons: Iterable[str], since_us: int = 0) -> None:
+        """These persons are due, in the slow lane; since when decides who comes first."""
+        for some in _pieces(persons):
+            self._run(redis_scripts.DEFER, since_us, *some)
 
     def deferred(self) -> set[str]:
         """Who is due in the slow lane because of an event."""

@@ -120,14 +120,15 @@ end
 """
 
 DEFER = """
--- ARGV: persons. Who is there already stays with whoever works on them.
+-- ARGV: due since, then persons. Who is there already stays with whoever works on them.
 local at = KEYS[1]
-for _, person in ipairs(ARGV) do
+for i = 2, #ARGV do
+  local person = ARGV[i]
   if not redis.call('ZSCORE', at .. 'slow', person) then
     redis.call('ZREM', at .. 'due', person)
     redis.call('ZREM', at .. 'leased', person)
   end
-  redis.call('ZADD', at .. 'slow', 0, person)
+  redis.call('ZADD', at .. 'slow', 'LT', ARGV[1], person)
 end
 """
 

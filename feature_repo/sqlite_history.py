@@ -51,8 +51,8 @@ _CHANGE = "UPDATE reached SET changes = changes + 1 RETURNING changes"
 _SENDERS = """INSERT INTO senders VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET
     first_us = min(first_us, excluded.first_us), change = ?3, rewritten = iif(?4, ?3, rewritten)"""
 _EDGES = "INSERT INTO edges VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)"
-_DEFER = f"""INSERT INTO written (person, event_us, due_us, slow) VALUES (?, {NEVER}, 0, 1)
-    ON CONFLICT DO UPDATE SET due_us = 0, slow = 1"""
+_DEFER = f"""INSERT INTO written (person, event_us, due_us, slow) VALUES (?, {NEVER}, ?, 1)
+    ON CONFLICT DO UPDATE SET due_us = iif(due_us < excluded.due_us, due_us, excluded.due_us), slow = 1"""
 _NOTE = """INSERT INTO written (person, event_us, due_us) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET
     event_us = max(event_us, excluded.event_us), slow = 0,
     due_us = iif(touched > ? OR event_us > excluded.event_us, 0, excluded.due_us)"""
@@ -243,10 +243,10 @@ class SqliteHistory:
         query = "SELECT 1 FROM written WHERE person = ? AND due_us <= ?"
         return self._db.execute(query, (person, at_us)).fetchone() is not None
 
-    def defer(self, persons: Iterable[str]) -> None:
-        """These persons are due, in the slow lane."""
+    def defer(self, persons: Iterable[str], since_us: int = 0) -> None:
+        """These persons are due, in the slow lane; since when decides who comes first."""
         with Transaction(self._db):
-            self._db.executemany(_DEFER, [(person,) for person in persons])
+            self._db.executemany(_DEFER, [(person, since_us) for person in persons])
 
     def deferred(self) -> set[str]:
         """Who is due in the slow lane because of an event."""

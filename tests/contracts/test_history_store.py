@@ -294,6 +294,14 @@ def test_the_timestamp_of_a_row_goes_back_only_when_it_is_gone(history: HistoryS
     assert history.written(["u"]) == {"u": Written(900, 50)}
 
 
+def test_whom_an_event_makes_due_comes_before_whom_a_start_does(history: HistoryStore) -> None:
+    history.defer(["a", "b", "c"], since_us=1)
+    history.add([row("m", "b")])
+    history.defer(["b", "d"])
+    history.defer(["d"], since_us=1)
+    assert sorted(history.claim(EVER, 2, slow=True)) == ["b", "d"]
+
+
 def test_the_slow_lane_is_apart(world: World) -> None:
     history = world.new()
     history.add([row("m1", "u"), row("m2", "v")])
