@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 BASE = FOLDER / "feature_store.yaml"
+FEW = 20
+"""Rows of which it costs more to find equal values than to write each."""
 VALUE_FIELDS = {"int64": "int64_val", "float64": "double_val", "string": "string_val"}
 
 
@@ -230,9 +232,11 @@ def _feast_values(column: pa.ChunkedArray) -> list[Any]:
     from feast.protos.feast.types.Value_pb2 import Value
 
     field = VALUE_FIELDS[{"double": "float64"}.get(str(column.type), str(column.type))]
+    null = Value()
+    if len(column) <= FEW:
+        return [null if value is None else Value(**{field: value}) for value in column.to_pylist()]
     encoded = column.combine_chunks().dictionary_encode()
     values = [Value(**{field: value}) for value in encoded.dictionary.to_pylist()]
-    null = Value()
     return [null if i is None else values[i] for i in encoded.indices.to_pylist()]
 
 
