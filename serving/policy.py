@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_repo.domain import Domain
-from serving.policy_file import Entry, Finding, Findings, read
+from serving.yaml_file import Entry, Finding, Findings, read
 
 FOLDER = Path(__file__).parent / "policies"
 VARIABLE = "FIRSTMILE_POLICY"

@@ -1,12 +1,19 @@
 """YAML with line numbers: the typed reading of a small hand-written file, collecting all that is wrong in it."""
 
 import difflib
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from feature_repo.vocabulary import DAY, HOUR, MINUTE, SECOND, WEEK
+
+UNITS = {"second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY, "week": WEEK}
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Entry:
         for name, line, entry in self._pairs(findings):
             allowed = None if known is None else (*required, *known)
             if allowed is not None and name not in allowed:
-                findings.add(line, f"unknown {what} {name!r} in {self.path}", _hint(name, allowed))
+                findings.add(line, f"unknown {what} {name!r} in {self.path}", hint(name, allowed))
             elif name in pairs:
                 findings.add(line, f"{what} {name!r} is given twice in {self.path}", "keep one of the two")
             else:
@@ -103,12 +110,88 @@ class Entry:
             return None
         return value
 
+    def choice(self, findings: Findings, known: Sequence[str]) -> str | None:
+        """One of these texts."""
+        value = self.text(findings)
+        if value is not None and value not in known:
+            findings.add(self.line, f"{self.path} is {value!r}", hint(value, known))
+            return None
+        return value
+
+    def scalar(self, findings: Findings) -> str | int | float | bool | None:
+        """A text, a number or true/false, as YAML reads it."""
+        if not self._is("scalar", findings):
+            return None
+        value = yaml.safe_load(yaml.serialize(self.node))
+        if isinstance(value, str | int | float | bool) and not (isinstance(value, float) and not math.isfinite(value)):
+            return value
+        findings.add(self.line, f"{self.path} is {self.node.value!r}", "write a text, a number or true/false")
+        return None
+
+    def number(self, findings: Findings, low: float = -math.inf, high: float = math.inf) -> float | None:
+        """A number within these limits."""
+        value = self.scalar(findings)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if math.isfinite(limit)]
+            findings.add(self.line, f"{self.path} is {value!r}", " ".join(["write a number", *limits]))
+            return None
+        return value
+
+    def integer(self, findings: Findings, low: int = 0) -> int | None:
+        """A whole number from a limit on."""
+        value = self.number(findings, low)
+        if value is not None and not isinstance(value, int):
+            findings.add(self.line, f"{self.path} is {value!r}", f"write a whole number from {low}")
+            return None
+        return value
+
+    def boolean(self, findings: Findings) -> bool | None:
+        """true or false."""
+        value = self.scalar(findings)
+        if value is not None and not isinstance(value, bool):
+            findings.add(self.line, f"{self.path} is {value!r}", "write true or false")
+            return None
+        return value
+
+    def duration(self, findings: Findings) -> int | None:
+        """A duration such as `30 minutes` or `2 days`, in µs, above 0."""
+        value = self.text(findings)
+        if value is None:
+            return None
+        found = re.fullmatch(r"(\d+) (second|minute|hour|day|week)s?", value)
+        if found is None or not int(found[1]):
+            findings.add(self.line, f"{self.path} is {value!r}", "write a duration such as `30 minutes` or `2 days`")
+            return None
+        return int(found[1]) * UNITS[found[2]]
+
+    def time(self, findings: Findings) -> int | None:
+        """A moment in RFC 3339 with its zone, such as 2026-03-01T09:00:00Z, as µs since 1970 UTC."""
+        if not self._is("scalar", findings):
+            return None
+        try:
+            moment = datetime.fromisoformat(self.node.value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            findings.add(
+                self.line, f"{self.path} is {self.node.value!r}", "write a moment such as 2026-03-01T09:00:00Z"
+            )
+            return None
+        return round(moment.timestamp() * SECOND)
+
+    def items(self, findings: Findings) -> list["Entry"]:
+        """The entries of a list; may be empty."""
+        if not self._is("sequence", findings):
+            return []
+        return [Entry(n, f"{self.path}[{i}]") for i, n in enumerate(self.node.value)]
+
     def texts(self, findings: Findings) -> list[tuple[str, int]] | None:
         """A list of texts, each with its line; may be empty."""
         if not self._is("sequence", findings):
             return None
-        items = [Entry(n, f"{self.path}[{i}]") for i, n in enumerate(self.node.value)]
-        return [(text, item.line) for item in items if (text := item.text(findings)) is not None]
+        return [(text, item.line) for item in self.items(findings) if (text := item.text(findings)) is not None]
 
 
 def read(text: str, findings: Findings) -> Entry | None:
@@ -129,6 +212,7 @@ def read(text: str, findings: Findings) -> Entry | None:
     return Entry(node, "the file")
 
 
-def _hint(name: str, known: tuple[str, ...]) -> str:
+def hint(name: str, known: Sequence[str]) -> str:
+    """What to do about a name that is not known."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
