@@ -63,10 +63,13 @@ def at_change_points(events: Table, domain: Domain, program: Program) -> Table:
         person int64, in the order of user_id, which sorts faster.
         Unique per (user_id, ts_us). An anonymous person who became known ends there: the last row's valid_until_us.
     """
+    return change_point_rows(typed(events, domain), domain, program)
+
+
+def change_point_rows(events: Table, domain: Domain, program: Program) -> Table:
+    """`at_change_points` over events that are typed already (see history.typed)."""
     names = _names(domain)
-    owned = program.step(
-        "owned", history(typed(events, domain), domain, program)
-    )  # KEY, ts_us, message_id, position, columns
+    owned = program.step("owned", history(events, domain, program))  # KEY, ts_us, message_id, position, columns
     persons = program.step("persons", _persons(owned))  # person int64, KEY, position
     seen = program.step("seen", without(owned.join(persons, KEY), *KEY, "position_right"))  # person, ts_us, columns
     streams = [program.step(f"stream_{names[b]}", s) for b, s in _streams(seen, domain, names)]

@@ -12,13 +12,17 @@ from functools import cache
 import duckdb
 import ibis
 import pyarrow as pa
+from ibis.expr.types import Table
 
 from feature_repo import domains
 from feature_repo.as_of import ASKED, additive, as_of, leaf_rows
+from feature_repo.change_points import change_point_rows
+from feature_repo.domain import Domain
 from feature_repo.history import typed
 from feature_repo.history_store import Added, HistoryStore, Row, Version
 from feature_repo.lake_sql import SCHEMA, SENDER
 from feature_repo.program import Program
+from feature_repo.terms import without
 
 MOST_HELD = 500_000
 """Events in the working set before it is emptied."""
@@ -26,7 +30,11 @@ TRIES = 5
 """How often people's events are read anew because some came in between."""
 
 
-FORMS = {"fresh": as_of, "leaves": leaf_rows, "fresh_folded": as_of, "leaves_folded": leaf_rows}
+def _trail(events: Table, domain: Domain, program: Program, folded: Table | None) -> Table:
+    return without(change_point_rows(events, domain, program), "person")
+
+
+FORMS = {"fresh": as_of, "leaves": leaf_rows, "fresh_folded": as_of, "leaves_folded": leaf_rows, "trail": _trail}
 """What can be asked of the working set; `_folded` where somebody has a checkpoint."""
 
 
@@ -62,6 +70,7 @@ class Fresh:
         self.domain = domains.load(domain_name)
         self._held: dict[str, _Held] = {}
         self._events = 0
+        self._prepared: set[str] = set()
         self.db = duckdb.connect(config={"threads": 1})
         # a prepared plan would keep what statistics promised when it was made: no nulls, no rows
         self.db.execute("SET disabled_optimizers = 'statistics_propagation'")
@@ -77,8 +86,13 @@ class Fresh:
         sums = ", ".join(f"{name} BIGINT" for name in additive(self.domain))
         self.db.execute(f"CREATE TABLE folded (person VARCHAR, {sums})")
         for form in FORMS:
-            self.db.execute(f"""PREPARE {form} AS SELECT * EXCLUDE (position) FROM ({compiled[form]})
-                WHERE user_id IN (SELECT person FROM wanted) ORDER BY user_id""")
+            if form != "trail":  # few ask for it, and it takes as long to prepare as the others together
+                self._prepare_form(form)
+
+    def _prepare_form(self, form: str) -> None:
+        self.db.execute(f"""PREPARE {form} AS SELECT * EXCLUDE (position) FROM ({statements(self.domain.name)[form]})
+            WHERE user_id IN (SELECT person FROM wanted) ORDER BY user_id, ts_us""")
+        self._prepared.add(form)
 
     def add(self, added: Added) -> None:
         """Follow what was added to the history, as far as nobody else has changed anything of these senders."""
@@ -113,7 +127,10 @@ class Fresh:
         return self.run("fresh", persons, now_us)
 
     def run(self, form: str, persons: Iterable[str], now_us: int) -> tuple[pa.Table, int]:
-        """`rows`, or with form `leaves` the leaves in place of the features."""
+        """`rows`, or with form `leaves` the leaves in place of the features, or with `trail` a row each change point.
+
+        A trail knows nothing of checkpoints: it is that of the events that are not folded.
+        """
         persons = list(persons)
         with self.store.snapshot():
             senders, position, folded = self._look(persons)
@@ -129,7 +146,9 @@ class Fresh:
         """What a form gives for these persons over the events in table `ev`."""
         self.db.execute("DELETE FROM wanted")
         self.db.execute("INSERT INTO wanted SELECT unnest(?)", [persons])
-        if folded:
+        if form not in self._prepared:
+            self._prepare_form(form)
+        if folded and form != "trail":
             self.db.execute("DELETE FROM folded")
             marks = ", ".join("?" * (1 + len(additive(self.domain))))
             self.db.executemany(f"INSERT INTO folded VALUES ({marks})", [[p, *base] for p, base in folded.items()])

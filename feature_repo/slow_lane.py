@@ -3,7 +3,7 @@
 claimed ─► past out of the lake ─► broken checkpoints unfolded ─► as_of(now) ─► row ─► checkpoint, where one is worth it
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -58,10 +58,14 @@ class SlowLane:
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
         senders = self.history.senders_of(persons)
-        if self._past is not None and (left := self.history.left(senders)):
-            self.history.fetched(left, list(self._past(sorted(left))))
+        self.fetch(senders)
         self.history.unfold([p for p, c in self.history.checkpoints(senders).items() if c.broken])
         return self.fresh.rows(persons, now_us)
+
+    def fetch(self, senders: Collection[str]) -> None:
+        """Have these senders' past in the history, where it was left in the lake."""
+        if self._past is not None and (left := self.history.left(senders)):
+            self.history.fetched(left, list(self._past(sorted(left))))
 
     def fold(self, persons: Sequence[str], now_us: int) -> None:
         """Make checkpoints for those of whom enough events are old enough, and who stay who they are."""
