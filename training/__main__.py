@@ -1,4 +1,4 @@
-"""`python -m training`: train, promote, evaluate, compare."""
+"""`python -m training`: train, promote, evaluate, personas, compare."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,8 @@ def main() -> None:
 @click.option("--trials", default=9, show_default=True, help="Trials of LightGBM; the others get fewer.")
 @click.option("--timeout", default=20.0, show_default=True, help="Seconds for tuning each candidate.")
 @click.option("--seed", default=7, show_default=True)
-def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: int) -> None:
+@click.option("--personas/--no-personas", default=True, show_default=True, help="Look for groups who behave alike.")
+def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: int, personas: bool) -> None:
     """Train every candidate and register the best as a new version. @champion stays where it is.
 
     Example: python -m training train --domain saas --trials 20
@@ -44,7 +45,8 @@ def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: 
     from training.train import train as run
 
     with _words(), Bar("training") as bar:
-        trained = run(Settings(domain=domain), _known_at(now), Plan(trials=trials, timeout=timeout, seed=seed), bar)
+        plan = Plan(trials=trials, timeout=timeout, seed=seed, personas=personas)
+        trained = run(Settings(domain=domain), _known_at(now), plan, bar)
     candidates(trained)
 
 
@@ -85,6 +87,24 @@ def evaluate(domain: str, version: int | None) -> None:
         bar.say("point-in-time rows of the newest holdout")
         found = examine(Settings(domain=domain), now_us(), version)
     examined(found)
+
+
+@main.command()
+@domain_option
+@click.option("--version", type=int, help="Default: the champion.")
+def personas(domain: str, version: int | None) -> None:
+    """Print the personas of a version: their share, what sets them apart, how often the outcome follows.
+
+    Example: python -m training personas --version 2
+    """
+    from training.membership import membership
+    from training.progress import Bar
+    from training.tables import membership as table
+
+    with _words(), Bar("personas") as bar:
+        bar.say("everybody at their latest observation")
+        found = membership(Settings(domain=domain), now_us(), version)
+    table(found)
 
 
 @main.command()

@@ -1,6 +1,7 @@
 """What MLflow is told of a training: below the parent run a run for each candidate, below that one for each trial."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ from feature_repo.domain import Domain
 from feature_repo.settings import Settings
 from training import dataset, plots, registry, tracking
 from training.contest import Result, labels, thin
+from training.discovery import Discovered
 from training.evaluate import Interval, slices
 from training.model import EngagementModel
 from training.plan import Plan
@@ -95,6 +97,22 @@ class Board:
             self.parent, slices(split.holdout, y, best.scores, self.domain.slices, 50).to_csv(index=False), "slices.csv"
         )
         self._reference(best.model, split.train, plan)
+
+    def personas(self, found: Discovered) -> None:
+        """Log the clusterings that were tried, the personas and their pictures with the parent run."""
+        c, named = self.client, found.personas.personas if found.personas else ()
+        words = {"why": found.why, "people": found.people, "personas": [asdict(p) for p in named]}
+        if found.personas:
+            words |= {"method": found.personas.method, "features": found.personas.inputs}
+        c.log_text(self.parent, json.dumps(words, indent=1), "personas.json")
+        c.log_text(self.parent, pd.DataFrame(found.tried).to_csv(index=False, float_format="%.4f"), "personas.csv")
+        c.log_figure(self.parent, plots.clusterings(found.tried), "personas_tried.png")
+        if named:
+            c.log_figure(self.parent, plots.personas(found.points, found.named), "personas.png")
+        told = ("silhouette", "stability", "smallest", "noise", "chance")
+        figures = {f"personas.{k}": getattr(t, k) for t in found.tried if not t.refused for k in told}
+        tags = {"personas": ",".join(p.name for p in named) or "none"}
+        tracking.log_batch(c, self.parent, {"personas": len(named)} | figures, {}, tags)
 
     def _reference(self, model: EngagementModel, train: pd.DataFrame, plan: Plan) -> None:
         """A sample of what the model learnt from and what it says of it, for drift; nobody's id."""

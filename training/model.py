@@ -1,7 +1,7 @@
-"""The model as it travels: the feature service's rows in, probability and segment out.
+"""The model as it travels: the feature service's rows in, probability, segment and persona out.
 
 The same object is MLflow's pyfunc (`_load_pyfunc`), the monitor's model (`predict`) and the service's fast path
-(`score_one`), which gives the same bits as `predict`.
+(`score_one`, `persona_one`), which gives the same bits as `predict`.
 """
 
 import pickle
@@ -16,6 +16,7 @@ import pandas as pd
 from training import calibration
 from training.calibration import Calibration
 from training.candidates import Candidate
+from training.personas import Personas
 from training.segments import segment_of
 
 FILE = "engagement.pkl"
@@ -31,6 +32,7 @@ class EngagementModel:
     cutoffs: rising; the first segment is below the first, and so on (one less than segments).
     done, done_segment: where feature `done` is above 0 the outcome has happened: the segment is `done_segment`, and the
         score, which then has no meaning, is still the candidate's. None: no feature says so.
+    discovered: the personas found beside the segments; None: none were found, looked for, or known to this version.
     """
 
     feature_service: str
@@ -44,6 +46,7 @@ class EngagementModel:
     done_segment: str | None = None
     name: str = ""
     version: int = 0
+    discovered: Personas | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.
@@ -51,13 +54,15 @@ class EngagementModel:
         Raises:
             ValueError: an input is no feature, or the cut-offs do not fit the segments.
         """
-        if missing := [i for i in self.inputs if i not in self.features]:
+        behaviour = self.discovered.inputs if self.discovered else []
+        if missing := [i for i in (*self.inputs, *behaviour) if i not in self.features]:
             raise ValueError(f"inputs that {self.feature_service} does not have: {', '.join(missing)}")
         if len(self.cutoffs) != len(self.segments) - 1 or any(
             b <= a for a, b in zip(self.cutoffs, self.cutoffs[1:], strict=False)
         ):
             raise ValueError(f"{len(self.segments)} segments need one rising cut-off fewer, got {self.cutoffs}")
         self._used = [self.features.index(i) for i in self.inputs]
+        self._behaviour = [self.features.index(i) for i in behaviour]
         self._done_at = self.features.index(self.done) if self.done in self.features else None
 
     def probabilities(self, rows: pd.DataFrame) -> np.ndarray:
@@ -91,6 +96,15 @@ class EngagementModel:
         score = self.calibration(odds)
         done = values[self._done_at] if self._done_at is not None else None
         return score, self._segment(score, done is not None and done > 0)
+
+    @property
+    def personas(self) -> tuple[str, ...]:
+        """Names of the personas; none where none were found."""
+        return self.discovered.names if self.discovered else ()
+
+    def persona_one(self, values: Sequence[Any]) -> str | None:
+        """Persona of one person, `values` as in `score_one`; None: nobody like that was learnt from, or no personas."""
+        return self.discovered.one([values[i] for i in self._behaviour]) if self.discovered else None
 
     def save(self, folder: Path) -> Path:
         """Write the model into a folder, return the file."""

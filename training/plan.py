@@ -13,6 +13,7 @@ class Plan:
     holdout: smallest share of the people in the newest cohorts that are held out. gap_us: time between the last label
     known in training and the first observation held out. calibrate: share of the people in training, the newest, that
     calibration and segments are learnt on. draws: of the bootstrap. service: feature-service version, 0 for the newest.
+    personas: whether they are looked for.
     """
 
     trials: int = 9
@@ -25,6 +26,7 @@ class Plan:
     draws: int = 200
     seed: int = 7
     service: int = 0
+    personas: bool = True
 
     def trials_of(self, kind: str) -> int:
         """Trials of a candidate, at least one."""

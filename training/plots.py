@@ -1,6 +1,6 @@
-"""The pictures of a model: ROC, precision-recall, calibration, importance."""
+"""The pictures of a model: ROC, precision-recall, calibration, importance, personas."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,8 @@ from training.evaluate import bins, metrics, steps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from training.discovery import Tried
 
 Scores = Mapping[str, np.ndarray]
 """Name of a model → (n,) its probabilities."""
@@ -72,4 +74,26 @@ def importance(name: str, shares: Mapping[str, float], most: int = 20) -> "Figur
     figure, axes = _canvas(f"What {name} leans on", "share of importance", "", height=1.2 + 0.24 * len(top))
     axes.barh([k for k, _ in top], [v for _, v in top], color="#3b6ea5")
     axes.tick_params(axis="y", labelsize=8)
+    return figure
+
+
+def clusterings(tried: Sequence["Tried"]) -> "Figure":
+    """How stable and how clear each clustering is that was looked at to the end."""
+    figure, axes = _canvas("Clusterings tried for personas", "stability (adjusted Rand index)", "silhouette")
+    for t in tried:
+        if t.stability == t.stability:
+            axes.plot(t.stability, t.silhouette, "o", color="#9aa5b1" if t.refused else "#c2410c")
+            axes.annotate(t.method, (t.stability, t.silhouette), (4, 4), textcoords="offset points", fontsize=7)
+    axes.set_xlim(-0.05, 1.15)
+    return figure
+
+
+def personas(points: np.ndarray, named: Sequence[str | None]) -> "Figure":
+    """People on their two first axes, by persona. points: (n, 2)."""
+    figure, axes = _canvas("Personas", "first principal axis", "second principal axis")
+    label = np.array([n or "in none" for n in named])
+    for name in sorted(set(label.tolist())):
+        own = points[label == name]
+        axes.plot(own[:, 0], own[:, 1], ".", markersize=3, label=f"{name} ({len(own) / len(points):.0%})")
+    axes.legend(fontsize=7)
     return figure

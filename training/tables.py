@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from training.discovery import Discovered
     from training.evaluate import Interval
     from training.examine import Examined
+    from training.membership import Membership
     from training.promote import Verdict
     from training.train import Trained
 
@@ -33,6 +35,33 @@ def candidates(trained: "Trained", console: Console | None = None) -> None:
         f"Registered {trained.best} as version {trained.version}: ROC-AUC {_range(trained.intervals['roc_auc'])}, "
         f"learnt from {trained.train_rows} rows, {trained.seconds:.0f} s"
     )
+    if trained.personas is not None:
+        clusterings(trained.personas, out)
+
+
+def clusterings(found: "Discovered", console: Console | None = None) -> None:
+    """What was tried for personas and why it was not taken."""
+    out = console or _console()
+    names = ("clustering", "groups", "silhouette", "stability", "smallest", "in none", "refused")
+    table = Table(*names, title=f"Clusterings of {found.people} people, for personas")
+    for t in found.tried:
+        figures = ("-" if v != v else f"{v:.2f}" for v in (t.silhouette, t.stability, t.smallest, t.noise))
+        name = t.method if t.refused else f"[bold]{t.method}[/bold]"
+        table.add_row(name, str(t.groups), *figures, t.refused)
+    if found.tried:
+        out.print(table)
+    out.print(found.why)
+
+
+def membership(found: "Membership", console: Console | None = None) -> None:
+    """The personas of a version: who is in them, and how often the outcome follows."""
+    out = console or _console()
+    title = f"Personas of {found.model.name} version {found.model.version}, {found.people} people"
+    table = Table("persona", "people", "share", found.label, "what sets them apart", title=title)
+    for p in found.personas:
+        rate = "-" if p.rate is None else f"{p.rate:.3f}"
+        table.add_row(p.name, str(p.people), f"{p.share:.3f}", rate, p.doc)
+    out.print(table if found.model.personas else f"{found.model.name} version {found.model.version} has no personas")
 
 
 def verdict(found: "Verdict", console: Console | None = None) -> None:

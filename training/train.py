@@ -1,7 +1,7 @@
 """One training: data in time, candidates tuned and judged on the newest holdout, the best one registered."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from feature_repo.settings import Settings
 from training import dataset, leakage, registry, splits, tracking
 from training.board import Board
 from training.contest import Result, choose, compete, labels
+from training.discovery import Discovered, discover
 from training.evaluate import Interval, intervals
 from training.plan import Plan
 from training.progress import Progress
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training. `intervals`: 90 % bootstrap intervals of the best candidate on the holdout."""
+    """What came of a training.
+
+    intervals: 90 % bootstrap intervals of the best candidate on the holdout. personas: None where not looked for.
+    """
 
     version: int
     run_id: str
@@ -34,6 +38,7 @@ class Trained:
     results: list[Result]
     intervals: dict[str, Interval]
     seconds: float
+    personas: Discovered | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -64,15 +69,18 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
         progress.say(f"of {sizes[0]} rows {sizes[1]} to learn from, {sizes[2]} held out, the others known too late")
         board = Board(settings, domain, experiment_id, run.info.run_id)
         results = [board.post(r, split) for r in compete(domain, split, plan, progress)]
-        best = choose(results)
+        found = personas_of(domain, split, plan, progress)
+        best = with_personas(choose(results), found)
         figures = intervals(
             labels(split.holdout), best.scores, split.holdout["user_id"].to_numpy(), plan.draws, plan.seed
         )
         board.summary(results, best, figures, split, rows, plan)
+        if found is not None:
+            board.personas(found)
         version = registry.register(
             settings, feast_mlflow, domain, best.model, facts(best, split, now_us, plan, figures)
         )
-    return Trained(version, run.info.run_id, best.kind, *sizes, results, figures, time.monotonic() - began)
+    return Trained(version, run.info.run_id, best.kind, *sizes, results, figures, time.monotonic() - began, found)
 
 
 def labelled_rows(
@@ -90,6 +98,19 @@ def labelled_rows(
     refs = [f"{p.name_to_use()}:{f.name}" for p in service.feature_view_projections for f in p.features]
     feast_mlflow.log_dict(refs, "feast_features.json")  # Feast's own log_model cannot write a pyfunc
     return rows
+
+
+def personas_of(domain: Domain, split: Split, plan: Plan, progress: Progress) -> Discovered | None:
+    """The personas of the people to learn from, None where the plan leaves them out."""
+    if not plan.personas:
+        return None
+    progress.say("personas: clusterings of the people to learn from")
+    return discover(domain, split.train, plan.service or None, plan.seed, progress=progress)
+
+
+def with_personas(best: Result, found: Discovered | None) -> Result:
+    """The result, its model with the personas."""
+    return replace(best, model=replace(best.model, discovered=found.personas)) if found else best
 
 
 def facts(best: Result, split: Split, now_us: int, plan: Plan, figures: dict[str, Interval]) -> dict[str, str]:

@@ -97,7 +97,8 @@ def test_a_row_from_the_future_is_not_joined(a_shop: Shop) -> None:
 
 
 def test_inputs_leave_out_timestamps_and_the_outcome(a_shop: Shop) -> None:
-    assert dataset.inputs(a_shop.domain) == ["clicks", "clicks_1d", "device", "country", "since_click"]
+    known = ["clicks", "clicks_1d", "saves", "shares", "device", "country", "since_click"]
+    assert dataset.inputs(a_shop.domain) == known
     assert dataset.categorical(a_shop.domain, dataset.inputs(a_shop.domain)) == ["device", "country"]
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,33 @@ def test_the_reference_has_scores_and_no_people(a_shop: Shop, trained: Trained) 
     assert "user_id" not in reference.columns and len(reference) == trained.train_rows
 
 
+def test_personas_travel_with_the_version(a_shop: Shop, trained: Trained) -> None:
+    model = registry.load(a_shop.settings, 1)
+    rows = rows_of(a_shop)
+    shares = rows["shares"] > 25
+    found = trained.personas
+    assert found is not None and found.personas is not None and model.personas == found.personas.names
+    assert len(model.personas) == 2 and model.discovered is not None
+    told = pd.Series(model.discovered.many(rows))
+    assert told[shares].nunique() == told[~shares].nunique() == 1 and told.nunique() == 2
+    values = rows[model.features].astype(object).where(rows[model.features].notna(), None).to_numpy().tolist()
+    assert [model.persona_one(v) for v in values] == told.tolist()
+
+
+def test_the_run_says_how_the_personas_were_found(a_shop: Shop, trained: Trained) -> None:
+    assert {"personas.json", "personas.csv", "personas.png", "personas_tried.png"} <= artifacts(
+        a_shop.settings, trained.run_id
+    )
+    run = tracking.client(a_shop.settings).get_run(trained.run_id)
+    assert run.data.metrics["personas"] == 2 and run.data.metrics["personas.stability"] > 0.9
+    assert set(run.data.tags["personas"].split(",")) == set(registry.load(a_shop.settings, 1).personas)
+    folder = tracking.connect(a_shop.settings).artifacts
+    words = json.loads(folder.load_text(f"runs:/{trained.run_id}/personas.json"))
+    assert {p["name"] for p in words["personas"]} == set(registry.load(a_shop.settings, 1).personas)
+    assert words["features"] == ["clicks", "saves", "shares"]
+    assert "kmeans 2," in folder.load_text(f"runs:/{trained.run_id}/personas.csv")
+
+
 def test_gate_then_the_same_again_then_roll_back(a_shop: Shop, trained: Trained) -> None:
     settings = a_shop.settings
     first = promote.promote(settings)
@@ -124,7 +152,8 @@ def test_gate_then_the_same_again_then_roll_back(a_shop: Shop, trained: Trained)
     again = promote.promote(settings)
     assert not again.promoted and "champion already" in again.reason
 
-    second = train(settings, a_shop.now_us, PLAN)
+    second = train(settings, a_shop.now_us, replace(PLAN, personas=False))
+    assert second.personas is None and registry.load(settings, 2).personas == ()
     assert (second.version, second.best, second.metrics) == (2, trained.best, trained.metrics)
     refused = promote.promote(settings)
     assert not refused.promoted and refused.standing == 1 and registry.champion_version(settings) == 1
@@ -150,7 +179,7 @@ def test_examine_and_tables(a_shop: Shop, trained: Trained) -> None:
     tables.examined(found, console)
     tables.candidates(trained, console)
     tables.verdict(promote.Verdict(2, 1, False, [promote.Check("better", False, "it is not")]), console)
-    for words in ("ROC-AUC", "warm", "desk", "lightgbm", "@champion stays: version 1"):
+    for words in ("ROC-AUC", "warm", "desk", "lightgbm", "@champion stays: version 1", "2 personas by kmeans 2"):
         assert words in out.getvalue()
 
 
@@ -168,7 +197,7 @@ def test_a_planted_feature_from_the_future_stops_the_training(a_shop: Shop, trai
     assert registry.newest_version(a_shop.settings) == before
 
 
-@pytest.mark.parametrize("command", ["train", "promote", "evaluate", "compare"])
+@pytest.mark.parametrize("command", ["train", "promote", "evaluate", "personas", "compare"])
 def test_help_has_an_example(command: str) -> None:
     found = CliRunner().invoke(main, [command, "--help"])
     assert found.exit_code == 0 and f"python -m training {command}" in found.output
@@ -180,6 +209,9 @@ def test_commands(a_shop: Shop, trained: Trained, monkeypatch: pytest.MonkeyPatc
     assert promoted.exit_code == 0 and "@champion is version 1" in promoted.output
     shown = CliRunner().invoke(main, ["evaluate", "--domain", "shop"])
     assert shown.exit_code == 0 and "shop-engagement version 1" in shown.output
+    people = CliRunner().invoke(main, ["personas", "--domain", "shop"])
+    assert people.exit_code == 0 and "Personas of shop-engagement version 1, 493 people" in people.output
+    assert "less_saves_more_clicks" in people.output
     wrong = CliRunner().invoke(main, ["promote", "--domain", "shop", "--version", "77"])
     assert wrong.exit_code == 1 and "has no version 77" in wrong.output
     early = CliRunner().invoke(main, ["train", "--domain", "shop", "--now", "2000-01-01"])

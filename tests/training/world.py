@@ -40,7 +40,7 @@ def make_rows(
             "clicks": clicks, "pages": clicks + rng.poisson(3, people), "trend": rng.normal(size=people),
             "ratio": np.where(rng.random(people) < 0.2, np.nan, skill + rng.normal(size=people)),
             "device": device, "country": rng.choice(COUNTRIES, people, p=[0.3, 0.3, 0.3, 0.005, 0.095]),
-            "age_seconds": offset / 1e6 + rng.random(people),
+            "age_seconds": offset / 1e6 + rng.random(people), "saves": 1, "shares": 1,
         })  # fmt: skip
         frames.append(frame)
     return pd.concat(frames, ignore_index=True).sort_values(["user_id", "now_us"], ignore_index=True)
@@ -52,16 +52,18 @@ def no_ingest(settings: Settings, data: Path | None = None) -> Ingested:
 
 
 def shop(outcomes: Callable[[Settings], pa.Table]) -> Domain:
-    """A small product: six stored features, two elapsed."""
+    """A small product: what its people do, have and are."""
     clicks = where(name="Clicked")
     return Domain(
         name="shop",
         title="A shop",
         columns=(Column("device", "context.device"), Column("country", "context.country")),
-        events={"Clicked": {}, "Bought": {}},
+        events={"Clicked": {}, "Saved": {}, "Shared": {}, "Bought": {}},
         features=(
             Feature("clicks", Count(clicks), "clicks so far"),
             Feature("clicks_1d", Count(clicks, window=DAY), "clicks in the last day"),
+            Feature("saves", Count(where(name="Saved")), "things saved"),
+            Feature("shares", Count(where(name="Shared")), "things shared"),
             Feature("device", Last("device"), "last device"),
             Feature("country", First("country"), "first country"),
             Feature("last_click_us", LastTime(clicks), "last click", "µs"),
@@ -104,8 +106,13 @@ def shop_people(people: int = 500, weeks: int = 9, seed: int = 4) -> pd.DataFram
 
 
 def shop_features(people: pd.DataFrame, seed: int = 5) -> pd.DataFrame:
-    """Feature rows at sign-up, after a day and after two days: clicks say something of `skill`."""
+    """Feature rows at sign-up, after a day and after two days: clicks say something of `skill`.
+
+    The skilled share a lot and save little, the others do the opposite.
+    """
     rng = np.random.default_rng(seed)
+    sharing, spread = (people["skill"] > 0.5).to_numpy(), np.random.default_rng(seed + 1)
+    saves, shares = (spread.poisson(np.where(much, 60, 6)) for much in (~sharing, sharing))
     frames = []
     for days in (0, 1, 2):
         at = (people["anchor_us"] + days * DAY - (days > 0) * HOUR).to_numpy()
@@ -114,6 +121,7 @@ def shop_features(people: pd.DataFrame, seed: int = 5) -> pd.DataFrame:
             "user_id": people["user_id"], "event_timestamp": at, "created": at, "valid_until_us": None,
             "applied_position": 1,
             "clicks": clicks, "clicks_1d": rng.poisson(2, len(people)),
+            "saves": saves, "shares": shares,
             "device": rng.choice(["phone", "desk"], len(people)),
             "country": pd.Series("de", people.index).mask(rng.random(len(people)) < 0.1, None),
             "last_click_us": at, "bought": 0,
@@ -125,7 +133,8 @@ def write_features(settings: Settings, frame: pd.DataFrame) -> None:
     """The frame as the offline rows of the contract."""
     times = ("event_timestamp", "created")
     kinds = dict.fromkeys(times, pa.timestamp("us", "UTC")) | dict.fromkeys(
-        ("valid_until_us", "applied_position", "clicks", "clicks_1d", "last_click_us", "bought"), pa.int64()
+        ("valid_until_us", "applied_position", "clicks", "clicks_1d", "saves", "shares", "last_click_us", "bought"),
+        pa.int64(),
     )
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in frame.columns])
     stamped = {c: pd.to_datetime(frame[c], unit="us", utc=True).astype("datetime64[us, UTC]") for c in times}
