@@ -3,13 +3,15 @@
 from typing import Any
 
 from feature_repo.domain import Domain
+from feature_repo.feedback import EVENTS
 from feature_repo.refusals import Reason, refuse, show
 
 Spec = dict[str, Any]
 """Declared types by key: a type's name, or a Spec where paths go deeper."""
 
 Rules = dict[str | None, dict[str, Spec]]
-"""For each declared event name, and under None for all other events: a Spec of `properties`, `traits`, `context`."""
+"""For each name of a track event, the domain's and the standard ones (feedback.py), and under None for all others:
+a Spec of `properties`, `traits`, `context`."""
 
 INT64 = (-(2**63), 2**63 - 1)
 
@@ -17,7 +19,7 @@ _RULES: dict[int, tuple[Domain, Rules]] = {}
 
 
 def declared_types(domain: Domain) -> Rules:
-    """The types that a domain declares, compiled once a domain.
+    """The types that a domain and feedback.py declare, compiled once a domain.
 
     Raises:
         ValueError: two declarations contradict each other, or one is no path or type that an event can have.
@@ -31,8 +33,9 @@ def declared_types(domain: Domain) -> Rules:
 def _compile(domain: Domain) -> Rules:
     columns = [(c.path, c.type) for c in domain.columns]
     rules: Rules = {None: _spec(columns, domain.name)}
-    for event, properties in domain.events.items():
-        rules[event] = _spec([*columns, *((f"properties.{k}", t) for k, t in properties.items())], domain.name)
+    for event in {**domain.events, **EVENTS}:
+        properties = [*domain.events.get(event, {}).items(), *EVENTS.get(event, {}).items()]
+        rules[event] = _spec([*columns, *((f"properties.{k}", t) for k, t in properties)], domain.name)
     return rules
 
 

@@ -117,7 +117,7 @@ def decide(user_id: str, domain: str, explain: bool) -> None:
 @click.command()
 @domain_option
 def policy(domain: str) -> None:
-    """Check the domain's policy and show what each segment sees.
+    """Check the domain's policy and show its elements, its boundaries and each segment's journey.
 
     \b
     python -m serving policy
@@ -125,6 +125,7 @@ def policy(domain: str) -> None:
     """
     from serving import wiring
     from serving.policy import location
+    from serving.policy.shown import shown
 
     try:
         product, rules = wiring.check(Settings(domain=domain))
@@ -132,8 +133,7 @@ def policy(domain: str) -> None:
         raise click.ClickException(str(e)) from None
     file = location(product)
     click.echo(f"policy {rules.version} of {product.name}, {file if file.exists() else 'the plain one: no file yet'}")
-    for name, journey in {"(default)": rules.default, **rules.segments}.items():
-        click.echo(f"  {name:12} {', '.join(journey.elements) or 'nothing'}")
+    click.echo("\n".join(shown(rules)))
 
 
 @click.command()

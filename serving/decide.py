@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from feature_repo.domain import Label
-from serving.policy import Policy
+from serving.policy import Feedback, Policy, choose
 
 Value = float | int | str | None
 
@@ -179,7 +179,8 @@ def _receipt(
 ) -> Receipt:
     if segment is not None and segment not in policy.segments:
         segment, score, why = None, None, f"{why}, which the policy does not know: default journey"
-    elements, reason = policy.elements_for(segment)
+    choice = choose(policy, [] if segment is None else [segment], Feedback(), asked.at_us)
+    dropped = tuple(f"{d.element} is not shown: {d.boundary}: {d.detail}" for d in choice.dropped)
     return Receipt(
         decision_id=asked.decision_id,
         at_us=asked.at_us,
@@ -190,8 +191,8 @@ def _receipt(
         model_name=model.name if model else None,
         model_version=model.version if model else None,
         feature_service=model.feature_service if model else None,
-        elements=elements,
-        reasons=(why, reason) if found is None or found.note is None else (found.note, why, reason),
+        elements=choice.elements,
+        reasons=(*([found.note] if found and found.note else []), why, *choice.why, *dropped),
         policy_version=policy.version,
         features=found.values if found else None,
         event_us=found.event_us if found else None,

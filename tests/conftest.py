@@ -18,6 +18,11 @@ settings.register_profile("soak", max_examples=400, deadline=None, suppress_heal
 settings.load_profile(os.environ.get("FIRSTMILE_HYPOTHESIS") or "short")
 
 
+def pytest_addoption(parser):
+    """`--golden-update` writes what came out into the golden files instead of comparing: read the difference after."""
+    parser.addoption("--golden-update", action="store_true", help="write the golden files' outcomes anew")
+
+
 @pytest.fixture(autouse=True)
 def _no_tracking_address_left_behind():
     """MLflow puts its address into the environment, where the next test's processes would find it."""

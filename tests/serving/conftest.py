@@ -20,7 +20,7 @@ from serving.decide import Snapshot, Value
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
 from serving.models import Champion
-from serving.policy import Journey, Policy
+from serving.policy import Element, Policy
 
 NOW = 1_767_225_600_000_000
 KEY = "k" * 32
@@ -91,13 +91,15 @@ def person(clicks: int | None, **other: Any) -> Snapshot:
 
 LABEL = Label("activation", "has done it", good=True, done="done", done_segment="finished")
 POLICY = Policy(
-    Journey(("tour",), "everybody starts with the tour"),
-    {
-        "slow": Journey(("help", "tour"), "slow people get help"),
-        "fast": Journey((), "fast people need nothing"),
-        "finished": Journey(("thanks",), "they are done"),
-    },
-    "abc123",
+    "tiny",
+    (
+        Element("help", "help_offer", "A person", ("slow",), {"slow": "slow people get help"}, 90),
+        Element(
+            "tour", "guided_tour", "Three steps", ("default", "slow"), {"default": "all start so", "slow": "again"}
+        ),
+        Element("thanks", "message", "Thank you", ("finished",), {"finished": "they are done"}),
+    ),
+    {"fast": "fast people need nothing"},
 )
 
 

@@ -41,7 +41,8 @@ def test_decide(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
         "elements": ["help", "tour"],
         "reasons": [
             "score 0.2000 by tiny-engagement version 1: segment slow (below 0.5000)",
-            "slow people get help",
+            "help for slow: slow people get help",
+            "tour for slow: again",
         ],
     }
 

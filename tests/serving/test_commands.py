@@ -61,7 +61,7 @@ def test_serve_refuses_a_policy_that_does_not_fit(
     for command in ("serve", "policy"):
         refused = CliRunner().invoke(main, [command])
         assert refused.exit_code == 1
-        assert f"{file}:1: key 'segments' is missing" in refused.output
+        assert f"{file}:1: key 'elements' is missing" in refused.output
 
 
 def test_serve_hands_over_to_bento(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +96,10 @@ def test_policy_shows_what_each_segment_sees() -> None:
     shown = CliRunner().invoke(main, ["policy"])
     assert shown.exit_code == 0
     assert "of saas" in shown.output
-    assert "racing       publish_banner, invite_teammates" in shown.output
-    assert "activated    nothing" in shown.output
+    assert "racing      publish_banner, invite_teammates" in shown.output
+    assert "activated   nothing: the first project is published, so onboarding is over" in shown.output
+    assert "comeback_mail     message, for at_risk; at most 3 ever, once in 2 days" in shown.output
+    assert "boundaries: 3 at once, 20 a session, 40 a day" in shown.output
 
 
 def test_decide_without_a_model_or_a_person_still_decides(state: SimpleNamespace) -> None:

@@ -20,11 +20,13 @@ def test_a_scored_person_sees_the_journey_of_the_segment(fakes: SimpleNamespace)
     assert (receipt.known, receipt.segment, receipt.score, receipt.elements) == (True, "slow", 0.2, ("help", "tour"))
     assert receipt.reasons == (
         "score 0.2000 by tiny-engagement version 3: segment slow (below 0.5000)",
-        "slow people get help",
+        "help for slow: slow people get help",
+        "tour for slow: again",
     )
     assert (receipt.model_name, receipt.model_version, receipt.feature_service) == ("tiny-engagement", 3, "tiny_v1")
     assert receipt.features == {"clicks": 2, "device": "mobile", "done": 0}
-    assert (receipt.event_us, receipt.applied_position, receipt.policy_version) == (fakes.NOW - 1_000, 17, "abc123")
+    assert (receipt.event_us, receipt.applied_position) == (fakes.NOW - 1_000, 17)
+    assert receipt.policy_version == fakes.POLICY.version
 
 
 def test_a_score_on_the_cut_off_is_in_the_higher_segment(fakes: SimpleNamespace) -> None:
@@ -36,7 +38,7 @@ def test_a_score_on_the_cut_off_is_in_the_higher_segment(fakes: SimpleNamespace)
 def test_nobody_has_seen_the_person(fakes: SimpleNamespace) -> None:
     receipt = decided(fakes, None)
     assert (receipt.known, receipt.segment, receipt.score, receipt.features) == (False, None, None, None)
-    assert receipt.reasons == ("unknown user: default journey", "everybody starts with the tour")
+    assert receipt.reasons == ("unknown user: default journey", "tour for default: all start so")
     assert receipt.model_version == 3
 
 

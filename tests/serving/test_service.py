@@ -172,7 +172,7 @@ def _decisions_are_those_of_the_model(port: int, state: SimpleNamespace) -> None
         assert (one["known"], one["segment"]) == (decision["known"], decision["segment"])
         assert (one["model"], one["known"]) == ({"name": model.name, "version": 1}, user != "nobody")
     _the_log_can_be_replayed(state, model)
-    assert len(one["reasons"]) == 2 and one["elements"] == ["welcome_tour", "checklist"]
+    assert len(one["reasons"]) == 3 and one["elements"] == ["welcome_tour", "checklist"]
 
 
 def _the_log_can_be_replayed(state: SimpleNamespace, model: Any) -> None:

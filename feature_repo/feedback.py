@@ -1,0 +1,21 @@
+"""The standard events of every product: what became of what a decision showed.
+
+Their names are those of Segment's spec where it has one (Experiment Viewed). `decision_id` may say which decision it
+was. Every domain takes them in beside the events that it declares itself.
+"""
+
+from collections.abc import Mapping
+
+SHOWN = "Element Shown"
+CLICKED = "Element Clicked"
+DISMISSED = "Element Dismissed"
+COMPLETED = "Element Completed"
+VIEWED = "Experiment Viewed"
+
+ABOUT_ELEMENTS = (SHOWN, CLICKED, DISMISSED, COMPLETED)
+
+EVENTS: Mapping[str, Mapping[str, str]] = {
+    **{name: {"element": "string", "decision_id": "string"} for name in ABOUT_ELEMENTS},
+    VIEWED: {"experiment_id": "string", "variation_id": "string", "decision_id": "string"},
+}
+"""Event name -> the properties that must have a type, as in Domain.events."""

@@ -1,0 +1,86 @@
+"""Where a domain's policy comes from: its YAML file, checked as a whole; or the plain one.
+
+The file is checked when the service starts; everything that is wrong is reported at once, each with its line and what
+to do. The file's form is described in policies/saas.yaml.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from feature_repo.domain import Domain
+from serving.policy.checks import check
+from serving.policy.model import DEFAULT, Element, Policy
+from serving.policy.parse import Known, parse
+from serving.yaml_file import Findings, read
+
+FOLDER = Path(__file__).parent.parent / "policies"
+VARIABLE = "FIRSTMILE_POLICY"
+
+Segments = Mapping[str, Collection[str]]
+"""Segments by name, with the features that they turn on."""
+
+NONE: Segments = MappingProxyType({})
+
+
+class PolicyError(ValueError):
+    """A policy file that cannot be used: every finding, a line each."""
+
+
+def segment_names(domain: Domain) -> tuple[str, ...]:
+    """The segments that a score can fall in, and the one of the people who are done."""
+    names = tuple(s.name for s in domain.segments)
+    return (*names, domain.label.done_segment) if domain.label.done else names
+
+
+def location(domain: Domain) -> Path:
+    """Where the policy is read from: FIRSTMILE_POLICY, else policies/<domain>.yaml beside this package."""
+    return Path(os.environ.get(VARIABLE) or FOLDER / f"{domain.name}.yaml")
+
+
+def for_domain(domain: Domain, rules: Segments = NONE, personas: Segments = NONE) -> Policy:
+    """The domain's policy; a domain without a file gets the plain one (everybody sees `welcome`).
+
+    rules, personas: as for `load`.
+
+    Raises:
+        PolicyError: the file cannot be read or does not fit.
+    """
+    file = location(domain)
+    if not file.exists() and not os.environ.get(VARIABLE):
+        return plain(domain)
+    return load(file, domain, rules, personas)
+
+
+def plain(domain: Domain) -> Policy:
+    """The policy of a domain that has no file yet: everybody sees `welcome`, as often as they come."""
+    why = f"no policy file yet for {domain.name}: everybody sees the same"
+    everybody = (DEFAULT, *segment_names(domain))
+    return Policy(
+        domain.name, (Element("welcome", "message", "A welcome", everybody, dict.fromkeys(everybody, why)),), {}
+    )
+
+
+def load(file: Path, domain: Domain, rules: Segments = NONE, personas: Segments = NONE) -> Policy:
+    """The policy in a YAML file, checked against the domain.
+
+    rules, personas: the segments beside the engagement segments, each with all features that it turns on.
+
+    Raises:
+        PolicyError: with all that is wrong in it, in the order of its lines.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise PolicyError(
+            f"{file}: cannot be read ({e}); set {VARIABLE} or write {FOLDER / (domain.name + '.yaml')}"
+        ) from e
+    findings, known = Findings(file), Known(domain, segment_names(domain), {**rules, **personas})
+    root = read(text, findings)
+    parsed = parse(root, known, findings) if root else None
+    if parsed is not None and not findings.found:
+        check(parsed, known, findings)
+    if findings.found or parsed is None:
+        raise PolicyError("\n".join(str(f) for f in sorted(findings.found, key=lambda f: f.line)))
+    return parsed.policy
