@@ -23,6 +23,8 @@ PAST = [
     row(9, VIEWED, NOW - 16 * MINUTE, experiment_id="x", variation_id="on"),
     row(10, VIEWED, NOW - 2 * DAY, experiment_id="x", variation_id="off"),
     row(11, SHOWN, NOW + 1, element="later"),
+    row(12, SHOWN, NOW - 10 * MINUTE, "page", element="tour"),
+    row(13, SHOWN, NOW - 10 * MINUTE, element=7),
 ]
 
 

@@ -170,19 +170,10 @@ def test_steps_that_wait_for_each_other(tmp_path: Path, saas: Domain) -> None:
 
 
 def test_a_step_that_waits_for_one_that_nobody_gets(tmp_path: Path, saas: Domain) -> None:
-    extra = (
-        "  more: {kind: hint, title: M, for: [racing], why: w}\n  next: {kind: hint, title: N, for: [at_risk], why: w, "
-    )
-    text = GOOD.replace("nothing_for:", extra + "after: [more]}\nnothing_for:")
-    with pytest.raises(
-        PolicyError, match=r"policy.yaml:27: next can never be shown: it waits for more, which never is"
-    ):
-        loaded(tmp_path, text, saas)
-    loaded(
-        tmp_path,
-        text.replace("skips: [tour]", "skips: [tour, more]").replace("racing], why: w", "racing, at_risk], why: w"),
-        saas,
-    )
+    more = "  more: {kind: hint, title: M, for: [racing], why: w}\n"
+    then = "  then: {kind: hint, title: N, for: [at_risk], why: w, after: [more]}\n"
+    with pytest.raises(PolicyError, match=r"yaml:27: then can never be shown: it waits for more, which never is"):
+        loaded(tmp_path, GOOD.replace("nothing_for:", more + then + "nothing_for:"), saas)
 
 
 def test_all_errors_are_told_at_once_in_order(tmp_path: Path, saas: Domain) -> None:
