@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +47,14 @@ class Feedback(msgspec.Struct, frozen=True, omit_defaults=True):
     shown_session: int = 0
     shown_day: int = 0
     exposures: Mapping[str, Exposure] = {}
+
+    def only(self, elements: Container[str], experiments: Container[str]) -> "Feedback":
+        """The same without elements and experiments that are not among these: what a receipt has to keep."""
+        return msgspec.structs.replace(
+            self,
+            elements={name: seen for name, seen in self.elements.items() if name in elements},
+            exposures={name: first for name, first in self.exposures.items() if name in experiments},
+        )
 
 
 class Act(NamedTuple):

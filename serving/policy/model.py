@@ -1,7 +1,7 @@
 """What a policy says: elements, the segments that they are for, and the boundaries of what is shown."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -101,6 +101,10 @@ class Policy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
             return msgspec.json.decode(content, type=cls)
         except msgspec.DecodeError as e:
             raise ValueError(f"no content of a policy: {e}; expected what `Policy.content` gives") from e
+
+    def compose(self, segments: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """A person's segments by source (see SOURCES) -> all of them in this policy's order, each once."""
+        return tuple(dict.fromkeys(s for source in self.order for s in segments.get(source, ())))
 
     @cached_property
     def content(self) -> str:

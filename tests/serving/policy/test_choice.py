@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,16 @@ def test_equal_questions_have_equal_answers(
     choice = choose(policy, asked, fold(rows, NOW, GAP), NOW)
     mixed = chance.sample(rows, len(rows))
     assert choose(Policy.from_content(policy.content), asked, fold(mixed, NOW, GAP), NOW) == choice
+
+
+@given(policies(), ASKED, histories())
+def test_a_receipt_needs_the_policy_s_elements_only(policy: Policy, asked: list[str], rows: list[Row]) -> None:
+    named = {e.name for e in policy.elements[:2]}
+    smaller = msgspec.structs.replace(policy, elements=tuple(e for e in policy.elements if e.name in named))
+    past = fold(rows, NOW, GAP)
+    kept = past.only(named, {"x"})
+    assert choose(smaller, asked, kept, NOW) == choose(smaller, asked, past, NOW)
+    assert kept.elements.keys() <= named and kept.exposures.keys() == past.exposures.keys() & {"x"}
 
 
 @given(policies(), st.lists(st.sampled_from(SEGMENTS), unique=True, min_size=1))

@@ -76,6 +76,13 @@ def test_a_file_is_read_as_it_says(tmp_path: Path, saas: Domain) -> None:
     assert (read.sensitive, read.order) == (("country",), ("personas", "rules", "engagement"))
 
 
+def test_segments_compose_in_the_order_of_the_file(tmp_path: Path, saas: Domain) -> None:
+    mine = {"rules": ["stuck", "at_risk"], "engagement": ["at_risk"], "personas": ["builders"]}
+    assert loaded(tmp_path, GOOD, saas).compose(mine) == ("builders", "stuck", "at_risk")
+    assert policy.plain(saas).compose(mine) == ("stuck", "at_risk", "builders")
+    assert policy.plain(saas).compose({}) == ()
+
+
 @pytest.mark.parametrize("name", domains.names())
 def test_every_domain_has_a_policy_that_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FIRSTMILE_POLICY", raising=False)
