@@ -160,11 +160,9 @@ class Entry:
         value = self.text(findings)
         if value is None:
             return None
-        found = re.fullmatch(r"(\d+) (second|minute|hour|day|week)s?", value)
-        if found is None or not int(found[1]):
+        if (us := duration_us(value)) is None:
             findings.add(self.line, f"{self.path} is {value!r}", "write a duration such as `30 minutes` or `2 days`")
-            return None
-        return int(found[1]) * UNITS[found[2]]
+        return us
 
     def time(self, findings: Findings) -> int | None:
         """A moment in RFC 3339 with its zone, such as 2026-03-01T09:00:00Z, as µs since 1970 UTC."""
@@ -210,6 +208,16 @@ def read(text: str, findings: Findings) -> Entry | None:
         findings.add(1, "the file is empty", "start from policies/saas.yaml")
         return None
     return Entry(node, "the file")
+
+
+def duration_us(text: str) -> int | None:
+    """A duration such as `30 minutes` or `2 days` in µs, above 0; None: it is none.
+
+    >>> duration_us("30 minutes"), duration_us("soon")
+    (1800000000, None)
+    """
+    found = re.fullmatch(r"(\d+) (second|minute|hour|day|week)s?", text)
+    return int(found[1]) * UNITS[found[2]] or None if found else None
 
 
 def hint(name: str, known: Sequence[str]) -> str:
