@@ -3,6 +3,7 @@
 import click
 
 from serving.commands import build, decide, erase, export, policy, serve
+from serving.rules.commands import rules
 
 
 @click.group()
@@ -15,7 +16,7 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy, export, erase):
+for command in (serve, build, decide, policy, rules, export, erase):
     main.add_command(command)
 
 if __name__ == "__main__":

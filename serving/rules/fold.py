@@ -12,7 +12,7 @@ A segment is out, `in`, `excluded` (it would be in, and one that comes first hol
     waiting  --- enter does not hold ----------------------> out
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from serving.decide import Value
@@ -24,6 +24,13 @@ from serving.rules.ruleset import Plan, Rules
 Row = tuple[int, Mapping[str, Value], int | None]
 """A change point (µs), the values from then on, and until when they hold (µs, not included); null: for good."""
 OUT = State()
+Judge = Callable[[int, Mapping[str, Value]], tuple[float | None, str | None]]
+"""(moment, values) -> score and engagement segment; null where there is none."""
+
+
+def unjudged(at_us: int, values: Mapping[str, Value]) -> tuple[None, None]:
+    """Nobody has a score or an engagement segment."""
+    return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ def step(rules: Rules, state: State, facts: Facts) -> Step:
     """One step of the fold, at facts.at_us. Again at the same facts changes nothing.
 
     A step that comes after a due moment would take that moment for now: use `advance` then.
+    Of several moves those out come first.
 
     Raises:
         MissingFeature: the facts lack a feature that the rules read.
@@ -68,7 +76,8 @@ def _step(rules: Rules, state: State, scene: Scene) -> Step:
         if (when := _due(plan, now, scene)) is not None and (due is None or when < due):
             due = when
     kept = state if after == before else State(after)
-    return Step(kept, tuple(n for n in rules.segments if n in held) if held else (), tuple(moves), due)
+    order = tuple(n for n in rules.segments if n in held) if held else ()
+    return Step(kept, order, tuple(sorted(moves, key=lambda m: m.entered)) if len(moves) > 1 else tuple(moves), due)
 
 
 def _undeclared(rules: Rules, state: State, at_us: int) -> list[Move]:
@@ -177,18 +186,20 @@ def advance(rules: Rules, state: State, facts: Facts, at_us: int) -> Step:
     return Step(result.state, result.held, tuple(moves), result.due_us)
 
 
-def fold(rules: Rules, rows: Iterable[Row], until_us: int | None = None, state: State = OUT) -> Folded:
+def fold(
+    rules: Rules, rows: Iterable[Row], until_us: int | None = None, state: State = OUT, judge: Judge = unjudged
+) -> Folded:
     """The rules over a person's change points, in order of time.
 
     until_us: up to which moment (included) they are followed; rows after it are left out. None: to the end of the last
-    row; where that holds for good, to its beginning.
+    row; where that holds for good, to its beginning. judge: the model, asked once at each change point.
     """
     moves, due = list[Move](), None
     for at_us, values, ends_us in rows:
         if until_us is not None and at_us > until_us:
             break
         last = min((t for t in (until_us, None if ends_us is None else ends_us - 1) if t is not None), default=at_us)
-        result = advance(rules, state, Facts(values, at_us), max(at_us, last))
+        result = advance(rules, state, Facts(values, at_us, *judge(at_us, values)), max(at_us, last))
         state, due = result.state, result.due_us
         moves += result.moves
     return Folded(state, tuple(moves), due)

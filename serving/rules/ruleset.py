@@ -138,7 +138,7 @@ def _in_order(segments: Sequence[Segment]) -> list[tuple[str, tuple[str, ...]]]:
         graphlib.CycleError: there is no such order.
     """
     before = excluders(segments)
-    graph = TopologicalSorter({s.name: {*s.reads, *before[s.name]} for s in segments})
+    graph = TopologicalSorter({s.name: [*s.reads, *before[s.name]] for s in segments})
     return [(name, before[name]) for name in graph.static_order()]
 
 
