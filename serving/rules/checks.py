@@ -118,7 +118,10 @@ def _reachable(declared: Sequence[Declared], catalogue: Catalogue, findings: Fin
     for found in declared:
         if _can_hold(found, reasoning, findings):
             above = [segments[name] for name in before[found.segment.name]]
-            _not_excluded(found, above, reasoning, findings)
+            steady = [
+                s for s in above if set(before[s.name]) <= set(before[found.segment.name]) and _covers(s, reasoning)
+            ]
+            _not_excluded(found, above, steady, reasoning, findings)
 
 
 def _can_hold(found: Declared, reasoning: Reasoning, findings: Findings) -> bool:
@@ -173,20 +176,21 @@ def _told(condition: Condition) -> str:
             return words(condition)
 
 
-def _not_excluded(found: Declared, above: Sequence[Segment], reasoning: Reasoning, findings: Findings) -> None:
+def _not_excluded(
+    found: Declared, above: Sequence[Segment], steady: Sequence[Segment], reasoning: Reasoning, findings: Findings
+) -> None:
+    """above: the segments that keep this one out. steady: those of them of which one holds whenever its enter does."""
     segment = found.segment
-    alone = All((segment.enter, *(Not(In(a.name)) for a in above)))
-    if above and not reasoning.possible(alone):
+    if not reasoning.possible(All((segment.enter, *(Not(In(a.name)) for a in above)))):
         wrong = f"{segment.name} asks for a segment that excludes it"
         findings.add(found.line_of("enter"), wrong, "take the reference or the exclusion out")
         return
     kept = segment.enter if segment.exit is None else Any((segment.enter, Not(segment.exit)))
-    for other in above:
-        if _may_imply(kept, other) and _covers(other, reasoning) and reasoning.implies(kept, other.enter):
+    for other in steady:
+        if _may_imply(kept, other) and reasoning.implies(kept, other.enter):
             wrong = f"{segment.name} can never hold: {other.name} comes first and holds whenever it would"
-            findings.add(
-                found.line_of("enter"), wrong, f"give it a higher priority than {other.name}, or a wider condition"
-            )
+            todo = f"give it a higher priority than {other.name}, or a wider condition"
+            findings.add(found.line_of("enter"), wrong, todo)
             return
 
 
@@ -201,7 +205,7 @@ def _subjects(condition: Condition) -> set[str]:
 
 
 def _covers(other: Segment, reasoning: Reasoning) -> bool:
-    """Whether a segment holds (or one above it in its group does) at every moment at which its enter does."""
+    """Whether a segment holds, or is kept out by another one, at every moment at which its enter holds."""
     if other.expires_us is not None:
         return False
     return other.exit is None or reasoning.implies(other.enter, Not(other.exit))

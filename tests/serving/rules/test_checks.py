@@ -192,6 +192,14 @@ def test_what_is_above_has_to_hold_always_to_shut_another_out(tmp_path: Path, ab
         assert load(file, SAAS).segments == ("a", "b")
 
 
+def test_what_shuts_another_out_may_itself_be_shut_out(tmp_path: Path) -> None:
+    text = "  a: {why: w, when: clicks > 1, excludes: b}\n  b: {why: w, when: clicks > 3}\n"
+    assert "b can never hold: a comes first" in refused(tmp_path, SEGMENTS + text)[0]
+    file = tmp_path / "rules.yaml"
+    file.write_text(SEGMENTS + text + "  c: {why: w, when: errors > 1, excludes: a}\n")
+    assert load(file, SAAS).segments == ("a", "b", "c")
+
+
 def test_all_findings_are_told_at_once_in_order_of_lines(tmp_path: Path) -> None:
     text = GOOD.replace("sessions > 5", "session > 5").replace("1 hour", "soon").replace("role is", "rol is")
     assert [f.split(":")[0] for f in refused(tmp_path, text)] == ["5", "10", "16"]
