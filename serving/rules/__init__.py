@@ -1,9 +1,11 @@
 """Rule segments: declared in YAML by a product manager, checked at load, folded over a person's feature rows.
 
-saas.yaml, oulad.yaml   the rules             catalogue.py, grammar.py, reading.py   YAML to conditions
-conditions.py           conditions as data    reasoning.py, intervals.py, checks.py  what is wrong with them
-ruleset.py, compiled.py rules, compiled       facts.py, fold.py                      a step, and all steps of a person
-limits.py, guard.py     over-segmentation     history.py, table.py, commands.py      `python -m serving rules`
+saas.yaml, oulad.yaml      the rules; saas.yaml explains the form
+catalogue.py, grammar.py   what a condition may name, and how it is read      conditions.py    conditions as data
+reading.py, checks.py      a file, and what is wrong with it as a whole       reasoning.py     what can never hold
+ruleset.py, compiled.py    the rules, compiled, and their content             intervals.py     values that are left
+facts.py, fold.py          a step, and all the steps of a person              limits.py        of the guard
+history.py, comparison.py  everybody's past under old and new rules           guard.py         over-segmentation
 """
 
 from serving.rules.facts import Facts, Membership, MissingFeature, Move, State, Step

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any as Anything
 
 from serving.rules.conditions import (
@@ -43,8 +44,9 @@ FROM_THRESHOLD = (">=", "<")
 """Operators on a passing time that change at the threshold itself; the others change 1 µs after it."""
 
 
+@lru_cache(maxsize=16_384)
 def test(condition: Condition) -> Test:
-    """Whether a condition holds in a scene."""
+    """Whether a condition holds in a scene. Equal conditions share a closure."""
     match condition:
         case All(parts=parts):
             return _all([test(p) for p in parts])

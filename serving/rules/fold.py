@@ -61,19 +61,22 @@ def step(rules: Rules, state: State, facts: Facts) -> Step:
 
 
 def _step(rules: Rules, state: State, scene: Scene) -> Step:
-    before, after, held, at = state.segments, dict[str, Membership](), scene.held, scene.at_us
-    moves, due = _undeclared(rules, state, at), None
+    before, after, held = state.segments, dict[str, Membership](), scene.held
+    moves, due = _undeclared(rules, state, scene.at_us), None
     for plan in rules.plans:
-        name = plan.segment.name
-        was = before.get(name)
-        now = _out(plan, scene) if was is None else _TRANSITIONS[was.phase](plan, was, scene)
-        if now is not None:
-            after[name] = now
-            if now.phase == "in":
-                held[name] = now.since_us
-        if now is not was and (now is None or was is None or now.phase != was.phase):
-            moves += _moves(plan, was, now, scene)
-        if (when := _due(plan, now, scene)) is not None and (due is None or when < due):
+        was = before.get(plan.name)
+        if was is None and not plan.admit(scene):  # most segments, most of the time
+            when = None if plan.admit_due is None else plan.admit_due(scene)
+        else:
+            now = _admitted(plan, scene) if was is None else _TRANSITIONS[was.phase](plan, was, scene)
+            if now is not None:
+                after[plan.name] = now
+                if now.phase == "in":
+                    held[plan.name] = now.since_us
+            if now is not was:
+                moves += _moves(plan, was, now, scene)
+            when = _due(plan, now, scene)
+        if when is not None and (due is None or when < due):
             due = when
     kept = state if after == before else State(after)
     order = tuple(n for n in rules.segments if n in held) if held else ()
@@ -89,10 +92,6 @@ def _undeclared(rules: Rules, state: State, at_us: int) -> list[Move]:
 def _admitted(plan: Plan, scene: Scene) -> Membership:
     excluded = plan.excluders and not scene.held.keys().isdisjoint(plan.excluders)
     return Membership("excluded" if excluded else "in", scene.at_us)
-
-
-def _out(plan: Plan, scene: Scene) -> Membership | None:
-    return _admitted(plan, scene) if plan.admit(scene) else None
 
 
 def _in(plan: Plan, was: Membership, scene: Scene) -> Membership | None:
@@ -147,7 +146,7 @@ def _moves(plan: Plan, was: Membership | None, now: Membership | None, scene: Sc
     if entered == left:
         return []
     cause = _why_entered(plan, was, scene) if entered else _why_left(plan, was, now, scene)
-    return [Move(plan.segment.name, entered, scene.at_us, cause)]
+    return [Move(plan.name, entered, scene.at_us, cause)]
 
 
 def _why_entered(plan: Plan, was: Membership | None, scene: Scene) -> str:

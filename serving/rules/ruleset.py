@@ -70,6 +70,7 @@ class Document(msgspec.Struct, frozen=True):
 class Plan:
     """A segment, compiled. The dues are None where time alone never changes the condition."""
 
+    name: str
     segment: Segment
     excluders: tuple[str, ...]
     enter: Test
@@ -145,4 +146,4 @@ def _in_order(segments: Sequence[Segment]) -> list[tuple[str, tuple[str, ...]]]:
 def _plan(segment: Segment, before: tuple[str, ...]) -> Plan:
     tests: list[Callable[..., bool]] = [test(c) for c in (segment.enter, segment.admit, segment.leave)]
     dues = [due(c) for c in (segment.enter, segment.admit, segment.leave)]
-    return Plan(segment, before, *tests, *dues)  # type: ignore[arg-type]
+    return Plan(segment.name, segment, before, *tests, *dues)  # type: ignore[arg-type]

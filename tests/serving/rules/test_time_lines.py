@@ -113,6 +113,22 @@ def test_who_comes_first_does_not_wait_for_a_minimum_stay_and_the_clock_begins_a
     assert lived(rules, stays, 99)[-1] == "15 -low"
 
 
+def test_who_gives_way_while_only_the_minimum_stay_kept_it_is_out(tmp_path: Path) -> None:
+    rules = made(
+        tmp_path,
+        "  low: {why: w, enter: clicks > 1, exit: clicks == 0, stay_at_least: 4 hours}\n"
+        "  high: {why: w, when: errors > 1, excludes: low}\n",
+    )
+    line: Line = [
+        (0, {"clicks": 2, "errors": 0}),
+        (1, {"clicks": 0, "errors": 0}),
+        (2, {"clicks": 0, "errors": 2}),
+        (3, {"clicks": 1, "errors": 2}),
+        (5, {"clicks": 1, "errors": 0}),
+    ]
+    assert lived(rules, line, 99) == ["0 +low", "2 -low", "2 +high", "5 -high"]
+
+
 def test_people_leave_and_enter_by_the_passing_of_time(tmp_path: Path) -> None:
     rules = made(
         tmp_path,
