@@ -205,7 +205,7 @@ def read(text: str, findings: Findings) -> Entry | None:
         )
         return None
     if node is None:
-        findings.add(1, "the file is empty", "start from policies/saas.yaml")
+        findings.add(1, "the file is empty", "start from the saas.yaml that ships")
         return None
     return Entry(node, "the file")
 

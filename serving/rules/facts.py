@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from serving.decide import Value
+from serving.values import Value
 
 Phase = Literal["in", "excluded", "waiting"]
 

@@ -15,11 +15,11 @@ A segment is out, `in`, `excluded` (it would be in, and one that comes first hol
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from serving.decide import Value
 from serving.rules.compiled import reason
 from serving.rules.conditions import duration
 from serving.rules.facts import Facts, Membership, MissingFeature, Move, Scene, State, Step
 from serving.rules.ruleset import Plan, Rules
+from serving.values import Value
 
 Row = tuple[int, Mapping[str, Value], int | None]
 """A change point (µs), the values from then on, and until when they hold (µs, not included); null: for good."""

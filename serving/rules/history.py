@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from feature_repo.domain import Domain
 from feature_repo.elapsed import elapsed_seconds
-from serving.decide import Model, Value, scored
+from serving.decide import Model, scored
 from serving.rules.fold import Judge, Row, fold, unjudged
 from serving.rules.guard import Life
 from serving.rules.ruleset import Rules
+from serving.values import Value
 
 ORDER = ["user_id", "event_timestamp", "created"]
 

@@ -5,10 +5,10 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from serving.decide import Value
 from serving.rules import Facts, Move, Rules, Segment, State, step
 from serving.rules.conditions import All, Any, Compare, Condition, Elapsed, In, Never, Not, Null, OneOf, TimeIn
 from serving.rules.fold import Row
+from serving.values import Value
 
 SHORT = st.integers(0, 9)
 ORDERS = st.sampled_from([">", ">=", "<", "<="])
