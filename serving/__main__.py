@@ -2,7 +2,7 @@
 
 import click
 
-from serving.commands import build, decide, erase, export, policy, serve
+from serving.commands import build, decide, erase, experiments, export, policy, serve
 from serving.rules.commands import rules
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy, rules, export, erase):
+for command in (serve, build, decide, policy, rules, experiments, export, erase):
     main.add_command(command)
 
 if __name__ == "__main__":

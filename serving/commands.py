@@ -137,6 +137,30 @@ def policy(domain: str) -> None:
 
 
 @click.command()
+@domain_option
+def experiments(domain: str) -> None:
+    """Check the domain's experiments and show where each one stands now.
+
+    \b
+    python -m serving experiments
+    FIRSTMILE_EXPERIMENTS=new.yaml python -m serving experiments
+    """
+    from rich.console import Console
+
+    from feature_repo.settings import now_us
+    from serving.experiments import listing
+
+    settings = Settings(domain=domain)
+    try:
+        found = listing.of(settings)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(listing.table(found, listing.paused(settings), now_us()))
+    console.print(f"experiments {found.version} of {domain}, {found.holdout:.0%} in the permanent holdout")
+
+
+@click.command()
 @click.argument("user_id")
 @domain_option
 def erase(user_id: str, domain: str) -> None:

@@ -26,7 +26,9 @@ def environment(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.execv", lambda *_: pytest.fail("must not start"))
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["build"], ["decide"], ["policy"], ["export"], ["erase"]])
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["build"], ["decide"], ["policy"], ["experiments"], ["export"], ["erase"]]
+)
 def test_help_has_an_example(command: list[str]) -> None:
     shown = CliRunner().invoke(main, [*command, "--help"])
     assert shown.exit_code == 0

@@ -1,0 +1,53 @@
+"""The experiments of a domain as people see them: one table, where each stands now."""
+
+from collections.abc import Mapping
+
+from rich.markup import escape
+from rich.table import Table
+
+from feature_repo import domains
+from feature_repo.settings import Settings
+from serving import policy
+from serving.experiments import parsing
+from serving.experiments.declared import Experiment, Experiments
+from serving.experiments.paused import Paused, read
+
+
+def of(settings: Settings) -> Experiments:
+    """The domain's experiments, checked against its policy.
+
+    Raises:
+        ValueError: no such domain, or policy or experiments do not fit.
+    """
+    domain = domains.load(settings.domain)
+    journeys = policy.for_domain(domain)
+    elements = dict.fromkeys(e for j in (journeys.default, *journeys.segments.values()) for e in j.elements)
+    return parsing.for_domain(domain, list(elements), policy.segment_names(domain))
+
+
+def paused(settings: Settings) -> dict[str, Paused]:
+    """What guardrails have paused in this state folder."""
+    return read(settings.state)
+
+
+def standing(experiment: Experiment, held: Mapping[str, Paused], at_us: int) -> str:
+    """Running, paused and why, killed, not begun, or ended."""
+    if experiment.kill:
+        return "killed"
+    if at_us < experiment.start_us:
+        return "not begun"
+    if not experiment.runs(at_us):
+        return "ended"
+    return f"paused: {held[experiment.name].reason}" if experiment.name in held else "running"
+
+
+def table(experiments: Experiments, held: Mapping[str, Paused], at_us: int) -> Table:
+    """Experiment, layer and slice, share now, standing, variants with their weights."""
+    found = Table("experiment", "layer", "buckets", "share now", "standing", "variants", "question")
+    for e in experiments.experiments.values():
+        found.add_row(
+            e.name, e.layer, f"[{e.buckets[0]:g}, {e.buckets[1]:g})".replace("[", r"\["), f"{e.share(at_us):.0%}",
+            escape(standing(e, held, at_us)), ", ".join(f"{n} {w:g}" for n, w in e.weights.items()),
+            escape(e.question),
+        )  # fmt: skip
+    return found
