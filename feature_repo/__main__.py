@@ -35,15 +35,17 @@ def main() -> None:
 @main.command()
 @click.option("--users", default=5000, show_default=True, type=click.IntRange(min=1), help="People who sign up.")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same people.")
-def simulate(users: int, seed: int) -> None:
+@click.option("--experiment", is_flag=True, help="Half of them are shown an element that has an effect.")
+def simulate(users: int, seed: int, experiment: bool) -> None:
     """Simulate sign-ups of the saas product into the lake. A second time it does nothing.
 
     Example: python -m feature_repo simulate --users 1000
     """
+    from feature_repo.domains.saas.experiment import TEMPLATES
     from feature_repo.log_to_lake import ingest as fill_lake
 
-    settings = Settings(domain="saas")
-    _show_ingested(_explained(lambda: fill_lake(settings, users=users, seed=seed)))
+    settings, tried = Settings(domain="saas"), TEMPLATES if experiment else None
+    _show_ingested(_explained(lambda: fill_lake(settings, users=users, seed=seed, experiment=tried)))
 
 
 @main.command()

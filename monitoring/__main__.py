@@ -28,7 +28,7 @@ class Moment(click.ParamType):
 
 @click.group()
 def main() -> None:
-    """Watch what the other rooms do: the weekly report, and the whole loop in one run."""
+    """Watch what the other rooms do: the weekly report, experiments, and the whole loop in one run."""
 
 
 @main.command()
@@ -111,6 +111,35 @@ def parity(domain: str | None) -> None:
         who = f"{example['user_id']} at {rfc3339(example['at_us'])}, position {example['applied_position']}"
         click.echo(f"{who}: {example['fault']}: {example['evidence']}")
     raise click.ClickException(f"{found.wrong:,} values in {found.wrong_vectors:,} vectors are not what the lake gives")
+
+
+@main.command()
+@click.option("--domain", default=None, help="Domain to look at.  [default: FIRSTMILE_DOMAIN or saas]")
+@click.option("--at", "at_us", type=Moment(), default=None, help="Up to when, RFC 3339.  [default: now]")
+@click.option("--resume", default=None, metavar="NAME", help="Let a paused experiment go on, and do nothing else.")
+def experiments(domain: str | None, at_us: int | None, resume: str | None) -> None:
+    """Say what each experiment has brought, and pause one whose guardrail is broken or whose shares are wrong.
+
+    \b
+    Example:
+      python -m monitoring experiments
+      python -m monitoring experiments --resume tour_or_checklist
+    """
+    from rich.console import Console
+
+    from feature_repo.settings import now_us
+    from monitoring import experiments_console
+    from monitoring.experiments import resume as let_go_on
+
+    settings = Settings(domain=domain) if domain else Settings()
+    console = Console(width=None if Console().is_terminal else 160)
+    try:
+        if resume:
+            console.print(f"{resume} goes on; it was paused: {let_go_on(settings, resume).reason}", markup=False)
+        else:
+            experiments_console.show(settings, now_us() if at_us is None else at_us, console)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
 
 
 if __name__ == "__main__":

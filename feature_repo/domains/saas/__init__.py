@@ -2,6 +2,7 @@
 
 kinds.py, people.py     who they are and what becomes of them       clock.py    the rhythm of day and week
 behaviour.py            what they do                                delivery.py how that arrives
+experiment.py           an experiment among them
 simulator.py            all of it: `simulate()`                     truth.py    what is true, and attainable
 features.py             what the product knows of them              filling.py  to the lake
 """

@@ -33,6 +33,7 @@ class Act(IntEnum):
     SIGNED_UP = 9
     SHOWN = 10
     PUBLISHED = 11
+    VIEWED = 12
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,14 @@ def _first_visit(people: People, rng: np.random.Generator) -> list[Acts]:
 
 
 def _milestones(people: People) -> list[Acts]:
-    """Identify and sign-up, the elements shown, the activation."""
+    """Identify and sign-up, the elements shown, the activation, the exposure to an experiment."""
     everyone = np.arange(len(people))
     empty = people.fields_empty
     wins = everyone[people.activates]
     published = people.instant_of(people.end_day)[wins]
     shown = [(i, everyone[who]) for i, who in enumerate(people.shown.values())]
     return [
+        *_exposures(people, everyone),
         _acts(people, everyone, people.signup_us - SECOND // 5, Act.IDENTIFY, empty),
         _acts(people, everyone, people.signup_us, Act.SIGNED_UP, empty),
         *(
@@ -188,6 +190,15 @@ def _milestones(people: People) -> list[Acts]:
         ),
         _acts(people, wins, published, Act.PUBLISHED, np.zeros(len(wins), dtype=np.int64)),
     ]
+
+
+def _exposures(people: People, everyone: Ints) -> list[Acts]:
+    """When the experiment's element is shown or, to the control, would have been; the value says which."""
+    if people.experiment is None:
+        return []
+    element = people.experiment.element
+    at_us = people.signup_us + (2 + list(people.shown).index(element)) * SECOND
+    return [_acts(people, everyone, at_us, Act.VIEWED, people.shown[element].astype(np.int64))]
 
 
 def _acts(people: People, person: Ints, ts_us: Ints, act: Act, value: Ints) -> Acts:

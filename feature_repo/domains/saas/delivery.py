@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.domains.saas.behaviour import Act, Acts, Ints, together
+from feature_repo.domains.saas.experiment import CONTROL
 from feature_repo.domains.saas.people import People, user_id
 from feature_repo.vocabulary import DAY, HOUR, MINUTE, SECOND
 
@@ -38,7 +39,7 @@ DUPLICATED = 0.01
 LATE = 0.03
 """Shares: of all events, of all events, of sessions (whose device was off line)."""
 
-SURE = (Act.FORM, Act.IDENTIFY, Act.SIGNED_UP, Act.SHOWN, Act.PUBLISHED)
+SURE = (Act.FORM, Act.IDENTIFY, Act.SIGNED_UP, Act.SHOWN, Act.PUBLISHED, Act.VIEWED)
 """Sent by the product's own server: in time and well formed."""
 
 
@@ -128,6 +129,7 @@ class _Sender:
         self.anonymous = [f"{x:016x}" for x in rng.integers(0, 2**64, n, dtype=np.uint64).tolist()]
         self.known_us = (people.signup_us - SECOND // 5).tolist()
         self.elements = list(people.shown)
+        self.experiment = people.experiment
         self.empty = people.fields_empty.tolist()
         self.context = [_context(texts, i) for i in range(n)]
         self.traits = [_traits(people, texts, i) for i in range(n)]
@@ -149,6 +151,12 @@ class _Sender:
         event["anonymousId"] = self.anonymous[person]
         return event
 
+    def viewed(self, treated: int) -> dict[str, Any]:
+        """What somebody in the experiment, treated (1) or not (0), saw of it."""
+        assert self.experiment is not None, "who is in no experiment sees none"
+        variant = self.experiment.element if treated else CONTROL
+        return {"experiment_id": self.experiment.name, "variation_id": variant}
+
 
 _WITH_CONTEXT = {Act.PAGE, Act.IDENTIFY, Act.SIGNED_UP}
 
@@ -163,6 +171,7 @@ _TRACKS: dict[int, Callable[[_Sender, int, int], tuple[str, dict[str, Any]]]] = 
     Act.SIGNED_UP: lambda s, i, v: ("Signed Up", {"plan": s.plan[i], "fields_empty": v}),
     Act.SHOWN: lambda s, i, v: ("Element Shown", {"element": s.elements[v]}),
     Act.PUBLISHED: lambda s, i, v: ("Project Published", {}),
+    Act.VIEWED: lambda s, i, v: ("Experiment Viewed", s.viewed(v)),
 }
 
 

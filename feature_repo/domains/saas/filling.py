@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.domain import Ingested
 from feature_repo.domains.saas import truth
+from feature_repo.domains.saas.experiment import Experiment
 from feature_repo.domains.saas.people import Effects
 from feature_repo.domains.saas.simulator import DAYS, simulate
 from feature_repo.intake import take_in
@@ -34,6 +36,7 @@ def ingest(
     days: int = DAYS,
     effects: Effects | None = None,
     assignment: Mapping[str, float] | None = None,
+    experiment: Experiment | None = None,
     progress: bool = True,
 ) -> Ingested:
     """Simulates people up to `end_us` (UTC microseconds; default: the last full hour) and fills lake and quarantine.
@@ -48,6 +51,7 @@ def ingest(
     if data is not None:
         raise ValueError(f"saas: its people are simulated, expected no data; came {data}. Leave DATA out")
     asked = {"users": users, "seed": seed, "days": days, "effects": _plain(effects), "assignment": _plain(assignment)}
+    asked |= {"experiment": asdict(experiment)} if experiment else {"experiment": None}
     if recorded := _recorded(settings):
         return _same(settings, recorded, asked, end_us)
     if end_us is None:
@@ -55,7 +59,7 @@ def ingest(
     _start_over(settings, asked | {"end_us": end_us})
     from feature_repo.domains.saas import DOMAIN
 
-    simulation = simulate(users, seed, end_us, days, effects, assignment)
+    simulation = simulate(users, seed, end_us, days, effects, assignment, experiment)
     ingested = take_in(settings, DOMAIN, simulation, len(simulation), progress)
     pq.write_table(simulation.truth, settings.state / truth.FILE)
     result = {"accepted": ingested.accepted, "refused": dict(ingested.refused)}

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.domains.saas.clock import Days, Micros, activity, at_age, instant
+from feature_repo.domains.saas.experiment import Experiment
 from feature_repo.domains.saas.kinds import ATTEMPT_DAYS, BROWSERS, KINDS, NAMES, SPREAD, TRAITS, ZONES
 from feature_repo.vocabulary import DAY, HOUR
 
@@ -54,6 +55,7 @@ class People:
     activates: npt.NDArray[np.bool_]
     traits: dict[str, Texts]
     empty: dict[str, npt.NDArray[np.bool_]]
+    experiment: Experiment | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -94,17 +96,20 @@ def draw(
     days: int,
     effects: Effects | None = None,
     assignment: Assignment | None = None,
+    experiment: Experiment | None = None,
 ) -> People:
     """Draws `users` people who sign up in the `days` before `end_us` (UTC microseconds).
 
     The same seed gives the same people whatever the effects are, and the same chance decides with and without them,
     so that their fates differ only by what the elements did. An element with an effect and no assignment is shown
-    to half of them.
+    to half of them; that of an experiment as its hash says, which leaves all other chances as they are.
 
     Raises:
-        ValueError: an effect names no kind, or no time or no users are asked for.
+        ValueError: an effect names no kind, the experiment's element has another one, or no time or no users are
+            asked for.
     """
-    _check(users, days, effects or {})
+    effects = _with(experiment, effects or {})
+    _check(users, days, effects)
     born, fate, form, showing = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     kind = born.choice(len(KINDS), users, p=[k.share for k in KINDS])
     traits = {name: _answers(born, kind, weights) for name, weights in TRAITS.items()}
@@ -115,14 +120,23 @@ def draw(
     kind, zone_us, signup_us = kind[order], zone_us[order], signup_us[order]
     traits = {name: values[order] for name, values in traits.items()}
     propensity = fate.normal(0.0, SPREAD, users)
-    shown, shifts = _elements(showing, kind, effects or {}, assignment)
+    shown, shifts = _elements(showing, kind, effects, assignment, experiment)
     logit = np.array([k.base for k in KINDS])[kind] + propensity
     p = logistic(logit + sum((shifts[e] * shown[e] for e in shifts), np.zeros(users)))
     p1 = {e: logistic(logit + shifts[e]) for e in shifts}
     path = _paths(fate, kind, p)
     chance = np.array([k.empty for k in KINDS])[kind]
     empty = {name: form.random(users) < chance for name in ("role", "company_size", "phone")}
-    return People(kind, propensity, signup_us, zone_us, p, logistic(logit), p1, shown, *path, traits, empty)
+    return People(kind, propensity, signup_us, zone_us, p, logistic(logit), p1, shown, *path, traits, empty, experiment)
+
+
+def _with(experiment: Experiment | None, effects: Effects) -> Effects:
+    """The effects, with those of the experiment's element."""
+    if experiment is None:
+        return effects
+    if experiment.element in effects:
+        raise ValueError(f"simulation: {experiment.element} has an effect of its own and one of {experiment.name}")
+    return {**effects, experiment.element: experiment.effects}
 
 
 def _check(users: int, days: int, effects: Effects) -> None:
@@ -155,7 +169,11 @@ def _arrivals(rng: np.random.Generator, zone_us: Micros, start_us: int, end_us: 
 
 
 def _elements(
-    rng: np.random.Generator, kind: npt.NDArray[np.int64], effects: Effects, assignment: Assignment | None
+    rng: np.random.Generator,
+    kind: npt.NDArray[np.int64],
+    effects: Effects,
+    assignment: Assignment | None,
+    experiment: Experiment | None,
 ) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, Days]]:
     """Who is shown each element, and what each would do to each person's logit."""
     users = len(kind)
@@ -167,6 +185,8 @@ def _elements(
         shares = dict.fromkeys(effects, 0.5) if assignment is None else dict(assignment)
         names = sorted(set(effects) | set(shares))
         shown = {e: rng.random(users) < shares.get(e, 0.0) for e in names}
+    if experiment is not None:
+        shown[experiment.element] = np.array([experiment.shows(user_id(i)) for i in range(users)], dtype=bool)
     shifts = {e: np.array([effects.get(e, {}).get(k, 0.0) for k in NAMES])[kind] for e in names}
     return shown, shifts
 
