@@ -1,4 +1,4 @@
-"""An experiment among the simulated people: an element that half of them are shown, by the hash that serving uses too."""
+"""An experiment among the simulated people: half of them are shown an element, by the hash that serving uses too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
