@@ -1,7 +1,5 @@
 """What was known of people just before an experiment: their segment, and a prediction that narrows the intervals."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -11,6 +9,7 @@ from feature_repo.settings import Settings
 from monitoring import replay
 from monitoring.sequential import Floats
 from training import dataset, registry
+from training.candidates import Logistic
 
 FOLDS = 5
 
@@ -37,32 +36,17 @@ def cross_fitted(features: pd.DataFrame, users: pd.Series, y: pd.Series) -> Floa
     """A prediction of y for everybody, by a model that has not seen them: of the people of the other folds.
 
     So it depends on nothing that came of the person, and adjusting by it does not bias (cross-fitting: Chernozhukov et
-    al., 2018). The champion's score would not do: it has learnt from what came of these very people.
+    al., 2018). The champion's score would not do: it may have learnt from what came of these very people.
 
     users: ids, which say the fold. y: 0/1, NaN where it is not known yet. NaN for everybody where there are too few.
     """
     fold = users.map(lambda u: int(FOLDS * unit_interval("fold", u))).to_numpy()
-    known = y.notna().to_numpy()
-    found = np.full(len(y), np.nan)
-    table = _table(features)
+    known, found = y.notna().to_numpy(), np.full(len(y), np.nan)
+    texts = [str(c) for c in features if features[c].dtype == object]
     for f in range(FOLDS):
         others, mine = known & (fold != f), fold == f
-        happened = y[others]
-        if happened.nunique() < 2:
+        if y[others].nunique() < 2:
             return np.full(len(y), np.nan)
-        if mine.any():
-            found[mine] = _model().fit(table[others], happened.astype(int)).predict_proba(table[mine])[:, 1]
+        model = Logistic(texts).fit(features[others], y[others].astype(int))
+        found[mine] = model.predict_proba(features[mine])[:, 1]
     return found
-
-
-def _model() -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    return HistGradientBoostingClassifier(
-        max_iter=60, max_depth=3, min_samples_leaf=20, categorical_features="from_dtype", random_state=0
-    )
-
-
-def _table(features: pd.DataFrame) -> pd.DataFrame:
-    texts = [c for c in features if features[c].dtype == object]
-    return features.astype(dict.fromkeys(texts, "category"))

@@ -31,15 +31,15 @@ from serving.experiments.paused import Paused
 class Result:
     """An experiment up to a time.
 
-    exposed, counted: people by variant, all of them and those whose outcome is known. crossed: who saw a second
-    variant. unknown: who never became known, so that no outcome can be told. mismatch: p-value that the variants have
-    the intended shares, valid at any time. overall, segments: a curve for each treatment.
+    exposed: people by variant. people: user_id, variant and segment of those whose outcome is known. crossed: who saw
+    a second variant. unknown: who never became known, so that no outcome can be told. mismatch: p-value that the
+    variants have the intended shares, valid at any time. overall, segments: a curve for each treatment.
     """
 
     experiment: Experiment
     at_us: int
     exposed: Mapping[str, int]
-    counted: Mapping[str, int]
+    people: pd.DataFrame
     crossed: int
     unknown: int
     mismatch: float
@@ -96,7 +96,7 @@ def result(
         experiment=experiment,
         at_us=at_us,
         exposed=_counts(people, experiment),
-        counted=_counts(rows[rows["known_us"] <= at_us], experiment),
+        people=rows.loc[rows["known_us"] <= at_us, ["user_id", "variant", "segment"]],
         crossed=int((people["variants"] > 1).sum()),
         unknown=int(people["anchor_us"].isna().sum()),
         mismatch=comparison.mismatch(people["variant"].tolist(), experiment),

@@ -51,7 +51,7 @@ def ingest(
     if data is not None:
         raise ValueError(f"saas: its people are simulated, expected no data; came {data}. Leave DATA out")
     asked = {"users": users, "seed": seed, "days": days, "effects": _plain(effects), "assignment": _plain(assignment)}
-    asked |= {"experiment": asdict(experiment)} if experiment else {"experiment": None}
+    asked["experiment"] = asdict(experiment) if experiment else None
     if recorded := _recorded(settings):
         return _same(settings, recorded, asked, end_us)
     if end_us is None:
@@ -66,6 +66,12 @@ def ingest(
     _write(settings.state / DONE, asked | {"end_us": end_us} | result)
     (settings.state / BEGUN).unlink()
     return ingested
+
+
+def experiment(settings: Settings) -> Experiment | None:
+    """The experiment among the simulated people of this state folder; None: there is none, or no simulation."""
+    recorded = (_recorded(settings) or {}).get("experiment")
+    return Experiment(**recorded) if recorded else None
 
 
 def _plain(value: Mapping[str, Any] | None) -> Any:
