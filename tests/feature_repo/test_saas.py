@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from feature_repo import domains
-from feature_repo.domains.saas import DOMAIN, truth
+from feature_repo.domains.saas import DOMAIN, filling, truth
 from feature_repo.domains.saas.clock import activity, age, instant
 from feature_repo.domains.saas.delivery import FAULTS
+from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.domains.saas.kinds import KINDS, NAMES
 from feature_repo.domains.saas.people import People, draw
 from feature_repo.domains.saas.simulator import Simulation, simulate
@@ -264,6 +265,36 @@ def test_ingest_of_something_else_is_an_error_that_says_what_to_do(settings: Set
     for other in ({"seed": 10}, {"users": 61}, {"end_us": END - HOUR}, {"effects": TOUR}):
         with pytest.raises(ValueError, match=r"another STATE folder, or `make clean`"):
             DOMAIN.ingest(settings, **(SMALL | other))
+
+
+def test_an_experiment_is_part_of_what_was_simulated(settings: Settings) -> None:
+    assert filling.experiment(settings) is None
+    DOMAIN.ingest(settings, end_us=END, experiment=TEMPLATES, **SMALL)
+    assert filling.experiment(settings) == TEMPLATES
+    assert DOMAIN.ingest(settings, experiment=TEMPLATES, **SMALL).accepted > 2_000
+    with pytest.raises(ValueError, match=r"another STATE folder, or `make clean`"):
+        DOMAIN.ingest(settings, **SMALL)
+
+
+def test_everybody_in_an_experiment_says_what_they_saw_when_they_saw_it() -> None:
+    events = [
+        e
+        for raw, at in simulate(80, 1, END, 30, experiment=TEMPLATES)
+        if isinstance(e := parse(raw, DOMAIN, at), Event)
+    ]
+    shown = {e.user_id: e.ts_us for e in events if e.name == "Element Shown"}
+    viewed = {e.user_id: e for e in events if e.name == "Experiment Viewed"}
+    signed_up = {e.user_id for e in events if e.name == "Signed Up"}
+    assert set(viewed) == signed_up and len(signed_up) > 75
+    for user, event in viewed.items():
+        assert user is not None and event.properties["experiment_id"] == TEMPLATES.name
+        assert event.properties["variation_id"] == (TEMPLATES.element if TEMPLATES.shows(user) else "control")
+        assert (user in shown) == TEMPLATES.shows(user) and shown.get(user, event.ts_us) == event.ts_us
+
+
+def test_an_element_with_two_effects_is_an_error() -> None:
+    with pytest.raises(ValueError, match="template_gallery has an effect of its own and one of template_gallery"):
+        draw(10, 1, END, 10, {"template_gallery": {"racer": 1.0}}, experiment=TEMPLATES)
 
 
 def test_ingest_notices_that_the_lake_is_gone(settings: Settings) -> None:

@@ -107,6 +107,25 @@ def test_several_treatments_share_the_level() -> None:
     assert found.overall[0].low[-1] == pytest.approx(wide.low[-1])
 
 
+def test_segments_are_those_of_the_exposure_and_share_the_level_too() -> None:
+    rng = np.random.default_rng(4)
+    exposed = people(exposed_us=[1] * 900, anchor_us=[0] * 900, end_us=[5] * 900)
+    exposed["variant"] = rng.choice(list(ARMS), 900)
+    exposed["segment"] = rng.choice(["racing", "exploring"], 900)
+    exposed["outcome_us"] = pd.array(rng.choice([4, 99], 900), dtype="Int64")
+    found = experiments.result(declared(), DOMAIN, exposed, None, NO_EVENTS, 9)
+    assert [c.segment for c in found.segments] == [s.name for s in DOMAIN.segments]
+    by = {c.segment: c for c in found.segments}
+    racing = exposed[exposed["segment"] == "racing"]
+    happened = racing.groupby("variant")["outcome_us"].apply(lambda us: (us <= 5).mean())
+    assert by["racing"].effect[-1] == pytest.approx(happened["template_gallery"] - happened["control"])
+    assert not by["at_risk"].known and by["racing"].people[-1] == len(racing)
+    half = (by["racing"].high[-1] - by["racing"].low[-1]) / 2
+    alone = observed(racing, "activation", "activation", NO_EVENTS).assign(covariate=np.nan)
+    single = comparison.compare(alone, declared(), "template_gallery", "activation", np.array([9]), 0.05 / 4)
+    assert half == pytest.approx((single.high[-1] - single.low[-1]) / 2)
+
+
 def test_a_prediction_is_of_others_only() -> None:
     rng = np.random.default_rng(1)
     features = pd.DataFrame({"x": rng.normal(size=400), "t": rng.choice(["a", "b", None], 400), "void": np.nan})
