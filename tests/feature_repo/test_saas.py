@@ -277,14 +277,11 @@ def test_an_experiment_is_part_of_what_was_simulated(settings: Settings) -> None
 
 
 def test_everybody_in_an_experiment_says_what_they_saw_when_they_saw_it() -> None:
-    events = [
-        e
-        for raw, at in simulate(80, 1, END, 30, experiment=TEMPLATES)
-        if isinstance(e := parse(raw, DOMAIN, at), Event)
-    ]
-    shown = {e.user_id: e.ts_us for e in events if e.name == "Element Shown"}
-    viewed = {e.user_id: e for e in events if e.name == "Experiment Viewed"}
-    signed_up = {e.user_id for e in events if e.name == "Signed Up"}
+    parsed = (parse(raw, DOMAIN, at) for raw, at in simulate(80, 1, END, 30, experiment=TEMPLATES))
+    latest_first = sorted((e for e in parsed if isinstance(e, Event)), key=lambda e: -e.ts_us)
+    shown = {e.user_id: e.ts_us for e in latest_first if e.name == "Element Shown"}
+    viewed = {e.user_id: e for e in latest_first if e.name == "Experiment Viewed"}
+    signed_up = {e.user_id for e in latest_first if e.name == "Signed Up"}
     assert set(viewed) == signed_up and len(signed_up) > 75
     for user, event in viewed.items():
         assert user is not None and event.properties["experiment_id"] == TEMPLATES.name

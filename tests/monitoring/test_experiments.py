@@ -79,11 +79,16 @@ def test_a_label_counts_at_the_end_of_the_onboarding_whenever_it_came() -> None:
 
 def test_a_guardrail_with_a_time_counts_everybody_once_that_is_over() -> None:
     rows = people(exposed_us=[10, 10, 10, 10], anchor_us=[None] * 4, outcome_us=[None] * 4, end_us=[None] * 4)
-    events = pd.DataFrame(
-        {"user_id": ["u0", "u0", "u1", "u2"], "name": ["E", "E", "E", "F"], "ts_us": [9, 30, 31, 20]}
-    )  # fmt: skip
+    came = [("u0", "E", 9), ("u0", "E", 30), ("u1", "E", 31), ("u2", "F", 20), ("u3", "E", 10)]
+    events = pd.DataFrame(came, columns=["user_id", "name", "ts_us"])
     found = observed(rows, "E", "activation", events, within_us=20)
     assert found["y"].tolist() == [1.0, 0.0, 0.0, 0.0] and set(found["known_us"]) == {30}
+
+
+def test_somebody_counts_at_the_very_moment_at_which_it_is_known() -> None:
+    rows = pd.DataFrame({"variant": ["control", "template_gallery"], "y": 1.0, "known_us": [5, 6], "covariate": np.nan})
+    found = comparison.compare(rows, declared(), "template_gallery", "activation", np.array([4, 5, 6]), 0.05)
+    assert found.people.tolist() == [0, 1, 2]
 
 
 def test_looks_are_the_ends_of_days_and_the_last_moment() -> None:

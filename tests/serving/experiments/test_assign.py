@@ -140,6 +140,7 @@ def test_variants_change_the_elements() -> None:
     )
     assert apply(assignment, ("help", "tour", "mail")) == ("tour", "mail")
     assert apply(Assignment(), ("help", "tour")) == ("help", "tour")
+    assert apply(Assignment((Assigned("a", "t", "", ("list",)),)), ("tour",)) == ("list", "tour"), "in front"
 
 
 def test_a_replay_from_content_gives_the_same() -> None:
