@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 import pyarrow as pa
@@ -27,6 +27,9 @@ LEASE_S = 6.0
 """For how long a worker may go on with somebody whom it has in hand."""
 LAG_S = 5.0
 """How often the broker is asked at most how much waits in it."""
+LOOK_S, PATIENCE_S = 0.25, 60.0
+"""How often it is looked whose events are applied, and for how long each is waited for."""
+AT_ONCE = 2_000
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ class Brokered:
         self.pending = Behind(self.history)
         self._rows = SlowLane(settings.domain, self.history.reader(), Past(settings))
         self._lock = threading.Lock()
+        self._applied: Applied | None = None
         self._lag: int | None = None
         self._asked_s, self._asking = -LAG_S, threading.Lock()
 
@@ -53,7 +57,10 @@ class Brokered:
         """As `EventLog.append`."""
         if self._log is None:
             raise Busy("the broker does not answer", AGAIN_S)
-        return self._log.append(events)
+        appended = self._log.append(events)
+        if (applied := self._applied) is not None:
+            appended.add_done_callback(lambda done: applied.await_(events, done))
+        return appended
 
     def _open(self) -> None:
         """Connect, again and again: decisions go on meanwhile."""
@@ -69,6 +76,10 @@ class Brokered:
         with self._lock:
             found, position = self._rows.rows(list(persons), at_us)
         return found.filter(pc.is_valid(found["ts_us"])), position
+
+    def on_written(self, told: Callable[[Sequence[str]], object]) -> None:
+        """Call this with the persons whose rows the workers have written for events that were accepted here."""
+        self._applied = Applied(self.history.reader(), told)
 
     def settle(self) -> None:
         """Give the lake what was applied; what is still in the broker is refused by the workers."""
@@ -108,10 +119,57 @@ class Brokered:
         """Write what waits, let go of connections."""
         self._closed.set()
         self._opening.join()
+        if self._applied is not None:
+            self._applied.close()
         if self._log is not None:
             self._log.close()
         self._rows.history.close()
         self.history.close()
+
+
+class Applied:
+    """Looks when events that were accepted here are in their persons' rows, and tells. A thread of its own."""
+
+    def __init__(self, history: HistoryStore, told: Callable[[Sequence[str]], object]) -> None:
+        self._history, self._told = history, told
+        self._waiting: dict[tuple[str, str], float] = {}
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="applied", daemon=True)
+        self._thread.start()
+
+    def await_(self, events: Sequence[Event], appended: "Future[list[int] | None]") -> None:
+        """These are accepted, if the append succeeded."""
+        if not appended.cancelled() and appended.exception() is None:
+            until = time.monotonic() + PATIENCE_S
+            with self._lock:
+                self._waiting |= {(shard_key(e), e.message_id): until for e in events}
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+        self._history.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            try:
+                self._look()
+            except Exception as e:
+                _log.warning("it cannot be told whose events are applied: %s", e)
+                self._stop.wait(AGAIN_S)
+
+    def _look(self) -> None:
+        with self._lock:
+            keys = list(self._waiting)[:AT_ONCE]
+        known = [k for k, there in zip(keys, self._history.known(keys), strict=True) if there] if keys else []
+        now = now_us()
+        done = [k for k in known if not self._history.unsettled(k[0], now)]
+        if done:
+            self._told(list(dict.fromkeys(sender for sender, _ in done)))
+        over = time.monotonic()
+        with self._lock:
+            for key in [*done, *(k for k in keys if self._waiting[k] < over)]:
+                self._waiting.pop(key, None)
 
 
 class Behind:

@@ -75,6 +75,10 @@ class Embedded:
         """The rows in force at a time, and the position up to which events are in them."""
         return self.processor.rows(persons, at_us)
 
+    def on_written(self, told: Callable[[Sequence[str]], object]) -> None:
+        """Call this with the persons whose rows have been written, each time."""
+        self.processor.on_written = told
+
     def lag(self) -> int:
         """Events accepted and not yet applied."""
         return self.log.lag()

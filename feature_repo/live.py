@@ -4,7 +4,7 @@ no broker:  append ─► log, stream, history and lake in this process (embedde
 a broker:   append ─► broker ─► workers (workers.py) ─► history, online store, lake; here only what they know is read
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from feature_repo.erasure import Plan
 from feature_repo.events import Event
+from feature_repo.history_store import HistoryStore
 from feature_repo.settings import Settings
 from feature_repo.tombstones import Tombstones
 
@@ -51,6 +52,15 @@ class Live(Protocol):
     @property
     def settings(self) -> Settings:
         """What it was made of."""
+        ...
+
+    @property
+    def history(self) -> HistoryStore:
+        """Everybody's past; another thread takes a `reader` of it."""
+        ...
+
+    def on_written(self, told: Callable[[Sequence[str]], object]) -> None:
+        """Call this with the persons whose rows have been written, each time; it must not wait."""
         ...
 
     @property

@@ -46,6 +46,7 @@ class Processor:
     past: reads events of senders whose past was left in the lake.
     refuses: of whom nothing more is taken, although the log holds it.
     slow: persons who have events that are applied and not in their row, because they are in the slow lane.
+    on_written: is told whose rows have been written; it must not wait.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Processor:
     ) -> None:
         self.history, self.clock, self._refuses = history, clock, refuses
         self.slow = history.deferred()
+        self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
         self._fresh = Fresh(settings.domain, history)
         self._rows = OnlineRows(settings)
         self._slow_lane = SlowLane(settings.domain, history.reader(), past)
@@ -85,6 +87,7 @@ class Processor:
                 found, by = self._fresh.rows(quick, now)
                 self.history.note(self._rows.write(self.history, quick, found, by), by)
                 self.history.defer(foldable(self._fresh, quick, now))
+                self.on_written(quick)
             for person in persons:
                 self._mine.pop(person, None)
             return len(persons)
@@ -98,6 +101,7 @@ class Processor:
                 found, by = lane.rows(some, self.clock())
                 lane.history.note(self._rows.write(lane.history, some, found, by), by)
                 lane.fold(some, self.clock())
+                self.on_written(some)
                 with self._lock:  # nobody is touched meanwhile
                     self.slow -= {p for p in some if not lane.history.unsettled(p, self.clock())}
             lane.working_on = set()
@@ -128,6 +132,7 @@ class Processor:
             if touched:
                 found, by = self._slow_lane.rows(touched, self.clock())
                 self.history.note(self._rows.write(self.history, touched, found, by), by)
+                self.on_written(touched)
             return gone
 
     def close(self) -> None:

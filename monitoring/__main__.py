@@ -100,7 +100,7 @@ def parity(domain: str | None) -> None:
     from rich.console import Console
 
     from monitoring.parity import parity as compare
-    from serving.engine import rfc3339
+    from serving.times import rfc3339
 
     found = compare(Settings(domain=domain) if domain else Settings())
     Console().print(found.table())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitoring.recompute import Known, Question
-from serving.engine import rfc3339
+from serving.times import rfc3339
 
 MOST = 50
 """Events of a person, those that came last, each of which is suspected."""

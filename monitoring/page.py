@@ -17,7 +17,7 @@ from monitoring.psi import DRIFTED, FLOOR, WATCH
 from monitoring.segments import Moves, WeekShares
 from monitoring.snapshots import LIMIT
 from monitoring.verdicts import Verdict
-from serving.engine import rfc3339
+from serving.times import rfc3339
 
 MARKS = {"good": "● Good", "look": "▲ Look", "act": "■ Act", "unknown": "○ Not known"}
 TOP = 12

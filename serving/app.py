@@ -134,12 +134,14 @@ class App:
         return await listing(started(self.door), scope.get("query_string", b""))
 
     async def _user(self, person: str, scope: Scope) -> Answer:
-        if scope["method"] not in USER_METHODS:
-            allow = ", ".join(USER_METHODS)
-            told = f"{USERS}{{id}} takes {allow}, not {scope['method']}"
+        what = next((w for w in USER_METHODS if w and person.endswith(w)), "")
+        if scope["method"] not in USER_METHODS[what]:
+            allow = ", ".join(USER_METHODS[what])
+            told = f"{USERS}{{id}}{what} takes {allow}, not {scope['method']}"
             raise Refused(405, "method_not_allowed", told, None, (b"allow", allow.encode()))
         self._authorize(scope)
-        return await started(self.users).respond(scope["method"], person, scope.get("query_string", b""))
+        query = scope.get("query_string", b"")
+        return await started(self.users).respond(scope["method"], person.removesuffix(what), what, query)
 
     def _started(self) -> Engine:
         return started(self.engine)

@@ -128,12 +128,14 @@ def policy(domain: str) -> None:
     from serving.policy.shown import shown
 
     try:
-        product, rules = wiring.check(Settings(domain=domain))
+        product, book = wiring.check(Settings(domain=domain))
     except ValueError as e:
         raise click.ClickException(str(e)) from None
     file = location(product)
-    click.echo(f"policy {rules.version} of {product.name}, {file if file.exists() else 'the plain one: no file yet'}")
-    click.echo("\n".join(shown(rules)))
+    click.echo(
+        f"policy {book.policy.version} of {product.name}, {file if file.exists() else 'the plain one: no file yet'}"
+    )
+    click.echo("\n".join(shown(book.policy)))
 
 
 @click.command()
@@ -207,10 +209,11 @@ def export(user_id: str, domain: str) -> None:
 
     from feature_repo.erasure import KnownError
     from feature_repo.tombstones import Tombstones
+    from serving.consent import Consent
     from serving.users import MOST, Users
 
     settings = Settings(domain=domain)
-    held = Users(settings, Tombstones(settings.state), None)
+    held = Users(settings, Tombstones(settings.state), Consent(settings.state))
     try:
         page = held.export(user_id, limit=MOST)
         if page is None:

@@ -1,9 +1,11 @@
-"""A decision as a pure function: (features, model, policy, time) -> receipt. No I/O, no clock, no globals.
+"""A decision as a pure function: (features, situation, model, playbook, time) -> receipt. No I/O, no clock, no globals.
 
-person not found ------------------------> default journey
-store or model not available ------------> default journey
-outcome has happened already ------------> the journey of the people who are done
-else: score -> engagement segment -------> the journey of that segment
+features ─► score ─► engagement segment ─┐
+        ├─► persona ─────────────────────┼─► segments, composed ─► variants ─► policy ─► elements, and what was dropped
+        └─► rules, with what they hold ──┘
+
+Somebody unknown, features that cannot be had, somebody who opted out: no segments, so the default journey. Without a
+model the rules go on alone.
 """
 
 import math
@@ -14,9 +16,11 @@ from typing import Protocol
 import msgspec
 
 from feature_repo.domain import Label
-from serving.policy import Feedback, Policy, choose
-
-Value = float | int | str | None
+from serving.experiments.assign import Assigned, Assignment, assign
+from serving.playbook import Playbook
+from serving.policy import Dropped, Feedback, Policy, choose
+from serving.rules import Facts, MissingFeature, State, Step, step
+from serving.values import Value
 
 
 class Model(Protocol):
@@ -43,6 +47,11 @@ class Model(Protocol):
         ...
 
     @property
+    def personas(self) -> Sequence[str]:
+        """Names of the personas; empty where it has none."""
+        ...
+
+    @property
     def segments(self) -> Sequence[str]:
         """Engagement segments, from the lowest score to the highest."""
         ...
@@ -56,6 +65,10 @@ class Model(Protocol):
         """Probability and segment of one row, in the order of `features`."""
         ...
 
+    def persona_one(self, values: Sequence[Value]) -> str | None:
+        """The persona of one row; null: none is near."""
+        ...
+
 
 class Snapshot(msgspec.Struct, frozen=True):
     """A person's features in force at the time of asking.
@@ -63,7 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     values: by name, stored and elapsed ones; null as the feature's catalogue entry says.
     event_us: timestamp of the change point the row is from. applied_position: the log position that was applied
     when it was written; null where the online store does not keep it. valid_until_us: the next change point known;
-    null: the values hold until the next event. note: something to say in the reasons.
+    null: the values hold until the next event. note: something to say in the reasons. row_position: that of the row as
+    it is in the store.
     """
 
     values: Mapping[str, Value]
@@ -71,6 +85,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     applied_position: int | None = None
     valid_until_us: int | None = None
     note: str | None = None
+    row_position: int | None = None
 
 
 class Unavailable(msgspec.Struct, frozen=True):
@@ -88,8 +103,25 @@ class Asked:
     decision_id: str
 
 
+class Situation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a person beside their features.
+
+    state: what the rules remember of them, followed to the time of asking. feedback: what they did with what they were
+    shown. paused: experiments that are paused. opted_out: they want no profile.
+    """
+
+    state: State = State()
+    feedback: Feedback = Feedback()
+    paused: tuple[str, ...] = ()
+    opted_out: bool = False
+
+
 class Receipt(msgspec.Struct, frozen=True):
-    """A decision with all that it was made from: enough to recompute and to explain it."""
+    """A decision with all that it was made from: enough to make it again, and to explain it.
+
+    segment: the engagement segment; segments: all of them, in the order in which they compose. unavailable: why there
+    are no features. playbook: version of the policy, rules and experiments together.
+    """
 
     decision_id: str
     at_us: int
@@ -97,15 +129,33 @@ class Receipt(msgspec.Struct, frozen=True):
     known: bool
     segment: str | None
     score: float | None
+    persona: str | None
+    segments: tuple[str, ...]
     model_name: str | None
     model_version: int | None
     feature_service: str | None
     elements: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+    variants: tuple[Assigned, ...]
+    holdout: bool
     reasons: tuple[str, ...]
     policy_version: str
+    playbook: str
     features: Mapping[str, Value] | None
     event_us: int | None
     applied_position: int | None
+    unavailable: str | None
+    situation: Situation
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A person's segments. reasons: in words. step: of the rules; null: they did not run."""
+
+    engagement: str | None = None
+    score: float | None = None
+    persona: str | None = None
+    step: Step | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class ModelFault(RuntimeError):
@@ -113,26 +163,115 @@ class ModelFault(RuntimeError):
 
 
 def decide(
-    asked: Asked, found: Snapshot | Unavailable | None, model: Model | None, policy: Policy, label: Label
-) -> Receipt:
+    asked: Asked,
+    found: Snapshot | Unavailable | None,
+    situation: Situation,
+    model: Model | None,
+    playbook: Playbook,
+) -> tuple[Receipt, Placed]:
     """Decide for one person.
 
     found: the person's features; None: nobody has seen this person; Unavailable: they could not be read.
     Never raises for what a store or a model does: the default journey is taken, and the reasons say so.
     """
+    placed = place(asked.at_us, found, situation, model, playbook)
+    segments = composed(placed, playbook.policy)
+    assigned = _assigned(asked, segments, situation, playbook)
+    shows = () if assigned.holdout else segments
+    show = {e: v.why for v in assigned.variants for e in v.show}
+    hide = {e: v.why for v in assigned.variants for e in v.hide}
+    choice = choose(playbook.policy, shows, situation.feedback, asked.at_us, show, hide)
+    said = [v.why for v in assigned.variants]
+    if assigned.holdout and segments:
+        said.append("one of the few who are always shown the default journey, to measure all others by")
+    snapshot = found if isinstance(found, Snapshot) and not situation.opted_out else None
+    receipt = Receipt(
+        decision_id=asked.decision_id,
+        at_us=asked.at_us,
+        user_id=asked.user_id,
+        known=snapshot is not None,
+        segment=placed.engagement,
+        score=placed.score,
+        persona=placed.persona,
+        segments=segments,
+        model_name=model.name if model else None,
+        model_version=model.version if model else None,
+        feature_service=model.feature_service if model else None,
+        elements=choice.elements,
+        dropped=choice.dropped,
+        variants=assigned.variants,
+        holdout=assigned.holdout,
+        reasons=(*placed.reasons, *said, *choice.why),
+        policy_version=playbook.policy.version,
+        playbook=playbook.version,
+        features=snapshot.values if snapshot else None,
+        event_us=snapshot.event_us if snapshot else None,
+        applied_position=snapshot.applied_position if snapshot else None,
+        unavailable=found.reason if isinstance(found, Unavailable) else None,
+        situation=situation,
+    )
+    return receipt, placed
+
+
+def place(
+    at_us: int, found: Snapshot | Unavailable | None, situation: Situation, model: Model | None, playbook: Playbook
+) -> Placed:
+    """A person's segments at a time, with the reasons."""
+    if situation.opted_out:
+        return Placed(reasons=("opted out of being profiled: default journey",))
     if not isinstance(found, Snapshot):
         why = "unknown user: default journey" if found is None else f"{found.reason}: default journey"
-        return _receipt(asked, None, model, policy, None, None, why)
-    if model is None:
-        return _receipt(asked, found, model, policy, None, None, "no model is loaded: default journey")
-    if label.done and (found.values.get(label.done) or 0) > 0:  # type: ignore[operator]
-        why = f"{label.name} has happened ({label.done} is above 0): not scored, segment {label.done_segment}"
-        return _receipt(asked, found, model, policy, label.done_segment, None, why)
+        return Placed(reasons=(why,))
+    said = score(found.values, model, playbook.label)
+    facts = Facts(found.values, at_us, said.score, said.engagement, said.persona)
+    notes = said.reasons if found.note is None else (found.note, *said.reasons)
     try:
-        score, segment, why = scored(model, found.values)
-        return _receipt(asked, found, model, policy, segment, score, why)
+        done = step(playbook.rules, situation.state, facts)
+    except MissingFeature as e:
+        return msgspec.structs.replace(said, reasons=(*notes, f"no rule was asked: {e}"))
+    held = tuple(f"{name}: {playbook.rules.why(name)}" for name in done.held)
+    return msgspec.structs.replace(said, step=done, reasons=(*notes, *held))
+
+
+def composed(placed: Placed, policy: Policy) -> tuple[str, ...]:
+    """All of a person's segments in the order in which the policy composes them."""
+    of = {
+        "rules": placed.step.held if placed.step else (),
+        "engagement": (placed.engagement,) if placed.engagement else (),
+        "personas": (placed.persona,) if placed.persona else (),
+    }
+    return tuple(name for source in policy.order for name in of[source])
+
+
+def _assigned(asked: Asked, segments: Sequence[str], situation: Situation, playbook: Playbook) -> Assignment:
+    """The variants that a person is in; none for who opted out, of whom nothing is measured."""
+    if situation.opted_out:
+        return Assignment()
+    exposures = {e: (x.variant, x.first_us) for e, x in situation.feedback.exposures.items()}
+    return assign(playbook.experiments, asked.user_id, segments, exposures, asked.at_us, situation.paused)
+
+
+def score(values: Mapping[str, Value], model: Model | None, label: Label) -> Placed:
+    """What the model says of a person: score, engagement segment and persona."""
+    if model is None:
+        return Placed(reasons=("no model is loaded: not scored",))
+    persona, unknown = _persona(values, model)
+    if label.done and (values.get(label.done) or 0) > 0:  # type: ignore[operator]
+        why = f"{label.name} has happened ({label.done} is above 0): not scored, segment {label.done_segment}"
+        return Placed(label.done_segment, None, persona, reasons=(why, *unknown))
+    try:
+        score, segment, why = scored(model, values)
     except ModelFault as e:
-        return _receipt(asked, found, model, policy, None, None, f"{e}: default journey")
+        return Placed(reasons=(f"{e}: not scored",))
+    return Placed(segment, score, persona, reasons=(why, *unknown))
+
+
+def _persona(values: Mapping[str, Value], model: Model) -> tuple[str | None, tuple[str, ...]]:
+    """The persona, and what to say where it can't be told."""
+    try:
+        return model.persona_one([values.get(name) for name in model.features]) if model.personas else None, ()
+    except Exception as e:  # a model is foreign code: whatever it raises, the person still gets a journey
+        return None, (f"no persona: {model.name} version {model.version} failed ({type(e).__name__}: {e})",)
 
 
 def scored(model: Model, values: Mapping[str, Value]) -> tuple[float, str, str]:
@@ -166,38 +305,6 @@ def _limits(model: Model, segment: str) -> str:
     high = f"below {model.cutoffs[at]:.4f}" if at < len(model.cutoffs) else ""
     words = " and ".join(w for w in (low, high) if w)
     return f" ({words})" if words else ""
-
-
-def _receipt(
-    asked: Asked,
-    found: Snapshot | None,
-    model: Model | None,
-    policy: Policy,
-    segment: str | None,
-    score: float | None,
-    why: str,
-) -> Receipt:
-    if segment is not None and segment not in policy.segments:
-        segment, score, why = None, None, f"{why}, which the policy does not know: default journey"
-    choice = choose(policy, [] if segment is None else [segment], Feedback(), asked.at_us)
-    dropped = tuple(f"{d.element} is not shown: {d.boundary}: {d.detail}" for d in choice.dropped)
-    return Receipt(
-        decision_id=asked.decision_id,
-        at_us=asked.at_us,
-        user_id=asked.user_id,
-        known=found is not None,
-        segment=segment,
-        score=score,
-        model_name=model.name if model else None,
-        model_version=model.version if model else None,
-        feature_service=model.feature_service if model else None,
-        elements=choice.elements,
-        reasons=(*([found.note] if found and found.note else []), why, *choice.why, *dropped),
-        policy_version=policy.version,
-        features=found.values if found else None,
-        event_us=found.event_us if found else None,
-        applied_position=found.applied_position if found else None,
-    )
 
 
 def decision_id(at_us: int, chance: int) -> str:

@@ -47,11 +47,24 @@ SCHEMA = pa.schema(
         ("event_us", pa.int64()),
         ("applied_position", pa.int64()),
         ("reasons", pa.list_(pa.string())),
+        ("persona", pa.string()),
+        ("segments", pa.list_(pa.string())),
+        ("dropped", pa.string()),
+        ("variants", pa.string()),
+        ("holdout", pa.bool_()),
+        ("playbook", pa.string()),
+        ("unavailable", pa.string()),
+        ("situation", pa.string()),
     ]
 )
-"""One row a decision. `segment`, `score`: null where nobody was scored; `model_*`, `feature_service`: null without a
-model; `features` (JSON object of the served values), `event_us`: null for an unknown user; `applied_position`: null
-where the store that was read does not keep it."""
+"""One row a decision: a Receipt, see there. `segment`, `score`: null where nobody was scored; `model_*`,
+`feature_service`: null without a model; `features` (JSON object of the served values), `event_us`: null for an unknown
+user; `applied_position`: null where the store that was read does not keep it; `dropped`, `variants` and `situation` are
+JSON."""
+OF_THE_PERSON = ("features", "situation")
+"""What a decision was made from."""
+DOCUMENTS = ("features", "dropped", "variants", "situation")
+"""The columns that hold JSON."""
 
 
 def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
@@ -60,13 +73,14 @@ def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
     for path in sorted(folder.glob("*.parquet")):
         with path.open("rb") as file:
             tables.append(pq.read_table(file, columns=columns))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="default")  # a log that an earlier version began has fewer columns
 
 
 def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> int:
     """Remove the decisions about these persons from the files of a log that nobody writes; returns how many.
 
-    touched: others whose features were made with the persons' events too: they keep their decisions, without features.
+    touched: others whose features were made with the persons' events too: they keep their decisions, without what those
+    were made from.
     """
     return sum(_erase_file(path, persons, touched) for path in sorted(folder.glob("*.parquet")))
 
@@ -84,8 +98,11 @@ def _erase_file(path: Path, persons: Sequence[str], touched: Sequence[str]) -> i
 def _without(held: pa.Table, persons: Sequence[str], touched: Sequence[str]) -> pa.Table:
     left = held.filter(pc.invert(pc.is_in(held["user_id"], pa.array(persons, pa.string()))))
     blank = pc.is_in(left["user_id"], pa.array(touched, pa.string()))
-    features = pc.if_else(blank, pa.scalar(None, pa.string()), left["features"])
-    return left.set_column(left.schema.get_field_index("features"), left.schema.field("features"), features)
+    for name in OF_THE_PERSON:
+        if name in left.column_names:
+            kept = pc.if_else(blank, pa.scalar(None, pa.string()), left[name])
+            left = left.set_column(left.schema.get_field_index(name), left.schema.field(name), kept)
+    return left
 
 
 CAPACITY = 100_000
@@ -109,8 +126,9 @@ _json = msgspec.json.Encoder()
 
 def table(receipts: Sequence[Receipt]) -> pa.Table:
     """Receipts as rows of SCHEMA."""
-    columns = {f.name: [getattr(r, f.name) for r in receipts] for f in SCHEMA if f.name != "features"}
-    columns["features"] = [None if r.features is None else _json.encode(r.features).decode() for r in receipts]
+    columns = {f.name: [getattr(r, f.name) for r in receipts] for f in SCHEMA}
+    for name in DOCUMENTS:
+        columns[name] = [None if d is None else _json.encode(d).decode() for d in columns[name]]
     return pa.Table.from_pydict(columns, SCHEMA)
 
 

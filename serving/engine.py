@@ -1,6 +1,7 @@
 """From user ids to answers: read, decide, log. The one place where clock, chance, stores and model meet.
 
-ids -> [no event pending] -> [features online] -> window ended? -> [row in force] -> decide() -> log -> answer
+ids -> [no event pending] -> [features online] -> window ended? -> [row in force] -> [what the rules remember, feedback]
+    -> decide() -> log -> answer
 """
 
 import asyncio
@@ -9,31 +10,35 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from feature_repo.domain import Label
 from feature_repo.settings import now_us
-from serving.decide import Asked, Receipt, Snapshot, Unavailable, decide, decision_id
+from serving.consent import Consent
+from serving.decide import Asked, Receipt, Situation, Snapshot, Unavailable, decide, decision_id
 from serving.decision_log import DecisionLog
 from serving.explain import explained
 from serving.metrics import Metrics
 from serving.models import Champion
-from serving.policy import Policy
-from serving.schema import Contribution, Decision, ModelRef
+from serving.playbook import Playbook
+from serving.schema import Contribution, Decision, DroppedElement, ModelRef, Variant
+from serving.segments.keeper import Keeper, Person
+from serving.times import rfc3339
 
 SETTLE_S = 1.0
 """How long a decision waits for events that were accepted before it was asked for."""
 READ_TIMEOUT_S = 0.5
 """A store that has not answered by then is down: the default journey is taken."""
+UNFOLLOWED = "what the rules remember and what was shown before are not known"
 STALE = "an event that was accepted is not in the features yet"
 CHUNK = 50
 """Users of a batch that are decided without letting other requests in between."""
 
 T = TypeVar("T")
 Found = Snapshot | Unavailable | None
+Followed = Person | None
+"""A person as the keeper follows them; null: there is no keeper, or nothing to follow."""
 _log = logging.getLogger(__name__)
 
 
@@ -69,16 +74,6 @@ class Reader(Protocol):
         ...
 
 
-def rfc3339(at_us: int) -> str:
-    """A time in RFC 3339, with microseconds, UTC.
-
-    >>> rfc3339(1_700_000_000_000_001)
-    '2023-11-14T22:13:20.000001Z'
-    """
-    seconds, micro = divmod(at_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}Z"
-
-
 class Engine:
     """Decides for people. Never raises for what a store, a model or the log does."""
 
@@ -86,16 +81,23 @@ class Engine:
         self,
         reader: Reader,
         champion: Champion,
-        policy: Policy,
-        label: Label,
+        playbook: Playbook,
         log: DecisionLog | None,
+        keeper: Keeper | None = None,
+        consent: Consent | None = None,
+        paused: Callable[[], tuple[str, ...]] = tuple,
         clock: Callable[[], int] = now_us,
         chance: Callable[[], int] = lambda: random.getrandbits(62),
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
-        self.reader, self.champion, self.policy, self.label, self.log = reader, champion, policy, label, log
+        """keeper: follows people; without one rules remember nothing. consent: who has opted out; null: nobody.
+        paused: experiments that are.
+        """
+        self.reader, self.champion, self.playbook, self.log, self.keeper = reader, champion, playbook, log, keeper
+        self.consent = consent
         self.metrics = Metrics()
         self.store_error: str | None = None
+        self._paused = paused
         self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
 
@@ -104,7 +106,8 @@ class Engine:
         stale = await self._settled([user_id], after)
         at = self._clock()
         (found,) = await self._renew([user_id], await self._read([user_id], at), at)
-        return self._answer(user_id, at, found, explain, stale)
+        found, person = await self._follow(user_id, found, at)
+        return self._answer(user_id, at, found, person, explain, stale)
 
     async def decide_many(self, user_ids: Sequence[str], explain: bool = False) -> list[Decision]:
         """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people."""
@@ -115,8 +118,8 @@ class Engine:
             await asyncio.sleep(0)
         found = list(await self._renew(user_ids, found, at))
         for start in range(0, len(user_ids), CHUNK):
-            some = zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True)
-            answers += [self._answer(user, at, row, explain, stale) for user, row in some]
+            for user, row in zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True):
+                answers.append(self._answer(user, at, *await self._follow(user, row, at), explain, stale))
             await asyncio.sleep(0)
         return answers
 
@@ -144,6 +147,8 @@ class Engine:
         """Stop the threads; the log is written to its end."""
         self.champion.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.keeper:
+            self.keeper.close()
         if self.log:
             self.log.close()
 
@@ -166,11 +171,37 @@ class Engine:
             await asyncio.sleep(0.05)
             return True
 
-    def _answer(self, user_id: str, at: int, found: Found, explain: bool, stale: bool) -> Decision:
+    async def _follow(self, user_id: str, found: Found, at: int) -> tuple[Found, Followed]:
+        """What is known of a person beside their features; where it can't be had, the features say so."""
+        if self.keeper is None or not isinstance(found, Snapshot) or self._out(user_id):
+            return found, None
+        if (person := self.keeper.known(user_id, found, at)) is not None:
+            return found, person
+        try:
+            return found, await self._in_thread(self._timeout_s, self.keeper.follow, user_id, found, at)
+        except Exception as e:
+            _log.warning("the history cannot be read: %s", _words(e))
+            return msgspec.structs.replace(found, note=f"{UNFOLLOWED} ({_words(e)})"), None
+
+    def _out(self, user_id: str) -> bool:
+        return self.consent is not None and self.consent.opted_out(user_id)
+
+    def _situation(self, user_id: str, person: Followed, at: int) -> Situation:
+        if self._out(user_id):
+            return Situation(opted_out=True)
+        if person is None:
+            return Situation(paused=self._paused())
+        return Situation(person.document.state, person.feedback(at), self._paused())
+
+    def _answer(self, user_id: str, at: int, found: Found, person: Followed, explain: bool, stale: bool) -> Decision:
         if stale and isinstance(found, Snapshot):
             found = msgspec.structs.replace(found, note=STALE)
         model = self.champion.model
-        receipt = decide(Asked(user_id, at, decision_id(at, self._chance())), found, model, self.policy, self.label)
+        asked, situation = Asked(user_id, at, decision_id(at, self._chance())), self._situation(user_id, person, at)
+        receipt, placed = decide(asked, found, situation, model, self.playbook)
+        if person is not None and self.keeper is not None:
+            why = placed.reasons[0] if placed.reasons else ""
+            self.keeper.note(user_id, person, placed, why, f"{receipt.model_name} {receipt.model_version}", at)
         if self.log:
             self.log.put(receipt)
         self.metrics.decided(receipt.segment)
@@ -240,9 +271,14 @@ def answer(
         at=rfc3339(receipt.at_us),
         known=receipt.known,
         segment=receipt.segment,
+        segments=list(receipt.segments),
+        persona=receipt.persona,
         score=receipt.score,
         model=model,
         elements=list(receipt.elements),
+        dropped=[DroppedElement(d.element, d.boundary, d.detail) for d in receipt.dropped],
+        experiments=[Variant(v.experiment, v.variant) for v in receipt.variants],
+        holdout=receipt.holdout,
         reasons=list(receipt.reasons),
         contributions=contributions,
         stale=stale,

@@ -21,7 +21,9 @@ from feature_repo.settings import now_us
 from feature_repo.vocabulary import DAY, MINUTE, SECOND
 from serving import decision_log, leftovers
 from serving.decision_log import DecisionLog
-from serving.engine import rfc3339
+from serving.segments.journal import FILE, Journal
+from serving.segments.keeper import Keeper
+from serving.times import rfc3339
 
 RETRY_US = MINUTE
 _log = logging.getLogger("bentoml.serve.firstmile")
@@ -65,10 +67,11 @@ class Erasing:
         live: Live,
         quarantine: Callable[[frozenset[str]], int],
         decisions: DecisionLog | None = None,
+        keeper: Keeper | None = None,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._live, self._settings, self._tombstones = live, live.settings, live.erased
-        self._quarantine, self._decisions, self._clock = quarantine, decisions, clock
+        self._quarantine, self._decisions, self._keeper, self._clock = quarantine, decisions, keeper, clock
         self._one = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._resume, name="erasures", daemon=True)
@@ -142,6 +145,7 @@ class Erasing:
         yield "events", lambda: self._live.erase(planned)
         yield "features", lambda: self._features(planned)
         yield "online", lambda: {"online": erasure.erase_online(settings, planned)}
+        yield "segments", lambda: {"segments": self._of_segments(planned)}
         yield "decisions", lambda: {"decisions": self._of_decisions(planned)}
         yield "files", lambda: {"files": leftovers.erase(settings, planned)}
 
@@ -152,6 +156,20 @@ class Erasing:
         rows = training.feature_rows(self._settings, planned.senders)
         models = training.erase(self._settings, rows)
         return {"models": models, "features": erasure.erase_offline(self._settings, planned)}
+
+    def _of_segments(self, planned: Plan) -> int:
+        """What is followed of the person; of those whose rows change with it, it begins anew."""
+        if self._keeper is not None:
+            self._keeper.forget(planned.touched)
+            return self._keeper.erase(planned.senders)
+        if not (file := self._settings.state / FILE).exists():
+            return 0
+        journal = Journal(file)
+        try:
+            journal.forget(planned.touched)
+            return journal.erase(planned.senders)
+        finally:
+            journal.close()
 
     def _of_decisions(self, planned: Plan) -> int:
         if self._decisions is not None:

@@ -17,12 +17,15 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from feature_repo.domain import Domain
 from feature_repo.elapsed import elapsed_seconds
 from feature_repo.live import Live
 from feature_repo.settings import Settings
-from serving.decide import Snapshot, Value
+from serving.decide import Snapshot
 from serving.offline import OfflineRows
+from serving.values import Value
 
 VALID_UNTIL, APPLIED = "valid_until_us", "applied_position"
 """The columns of the offline rows and fields of the view that feature_repo.definitions calls so."""
@@ -44,7 +47,6 @@ class Reader:
         self.local = settings.online == "sqlite"
         self._live = live
         self._settings, self._domain = settings, domain
-        self._elapsed = [(e.name, e.of) for e in domain.elapsed]
         self._offline = OfflineRows(settings.features, [*domain.feature_types, VALID_UNTIL])
         self._memory: OrderedDict[str, tuple[Snapshot, Snapshot]] = OrderedDict()
         self._store: OnlineFeatures | None = None
@@ -68,7 +70,7 @@ class Reader:
 
         Asks the registry again before it says that something is missing: the view may have been applied anew.
         """
-        known = {e for e, _ in self._elapsed}
+        known = {e.name for e in self._domain.elapsed}
         for attempt in range(2):
             if self._store is None or not (lacking := [n for n in names if n not in known | self._store.names]):
                 return []
@@ -128,7 +130,7 @@ class Reader:
         for user, (values, event_us, position) in found.items():
             fresh = Snapshot(values, event_us, position, _integer(values.pop(VALID_UNTIL)))
             self._remember(user, rows[user], fresh)
-            renewed[user] = self._with_elapsed(fresh, now_us)
+            renewed[user] = with_elapsed(self._domain, fresh, now_us)
         return renewed
 
     def _computed(self, users: list[str], now_us: int) -> dict[str, Snapshot]:
@@ -137,22 +139,16 @@ class Reader:
         renewed = {}
         for row in found.to_pylist():
             user, event_us, until = row.pop("user_id"), row.pop("ts_us"), row.pop(VALID_UNTIL)
-            renewed[user] = self._with_elapsed(Snapshot(row, event_us, position, until), now_us)
+            renewed[user] = with_elapsed(self._domain, Snapshot(row, event_us, position, until), now_us)
         return renewed
 
     def _snapshot(self, user: str, values: dict[str, Value], event_us: int, now_us: int, applied: int) -> Snapshot:
         """applied: the log position up to which all rows had been written before this one was read."""
         written, until = _integer(values.pop(APPLIED, None)), _integer(values.pop(VALID_UNTIL, None))
-        row = Snapshot(values, event_us, max(applied, written or 0) or written, until)
+        row = Snapshot(values, event_us, max(applied, written or 0) or written, until, row_position=written)
         if self.ended(row, now_us):
             row = self._recall(user, row, now_us) or row
-        return self._with_elapsed(row, now_us)
-
-    def _with_elapsed(self, row: Snapshot, now_us: int) -> Snapshot:
-        values = dict(row.values)
-        for name, of in self._elapsed:
-            values[name] = elapsed_seconds(now_us, values.get(of))
-        return Snapshot(values, row.event_us, row.applied_position, row.valid_until_us)
+        return with_elapsed(self._domain, row, now_us)
 
     def _remember(self, user: str, online: Snapshot, fresh: Snapshot) -> None:
         self._memory[user] = (online, fresh)
@@ -168,6 +164,14 @@ class Reader:
             return None
         same = all(online_then.values[name] == value for name, value in online.values.items())
         return fresh if same else None
+
+
+def with_elapsed(domain: Domain, row: Snapshot, now_us: int) -> Snapshot:
+    """The row with the features that a stored time and `now_us` give."""
+    values = dict(row.values)
+    for e in domain.elapsed:
+        values[e.name] = elapsed_seconds(now_us, values.get(e.of))
+    return msgspec.structs.replace(row, values=values)
 
 
 class OnlineFeatures:

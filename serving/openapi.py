@@ -9,7 +9,7 @@ from serving.collect import document as collect
 from serving.collect.refused import RefusedEvents
 from serving.erasing import Erased
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
-from serving.users import LIMIT, MOST, PATH, Held
+from serving.users import LIMIT, MOST, OPT_OUT, PATH, Held
 
 Json = dict[str, Any]
 VERSION = "1"
@@ -119,6 +119,9 @@ def _users() -> Json:
         "503": "The service is starting, or another process takes the events in.",
     }
     unknown = {"404": "Nobody is known by that id.", "410": "This person was erased."}
+    wished = {"204": {"description": "Recorded."}} | _problems(
+        {s: refusals[s] for s in ("401", "403", "405", "422", "503")}
+    )
     gone = {"200": _described("Nothing is left.", "Erased")}
     gone |= {"202": _described("Something may still be there: `pending` says where, and until when.", "Erased")}
     return {
@@ -127,7 +130,12 @@ def _users() -> Json:
             | {"responses": {"200": _described("A page.", "Held")} | _problems(refusals | unknown)},
             "delete": _user("erase", "Erase a person and their aliases from every store; again is as once.", [who])
             | {"responses": gone | _problems(refusals)},
-        }
+        },
+        PATH + "{id}" + OPT_OUT: {
+            "put": _user("optOut", "Collect nothing more of a person, and show them the default journey.", [who])
+            | {"responses": wished},
+            "delete": _user("optIn", "Take that back.", [who]) | {"responses": wished},
+        },
     }
 
 

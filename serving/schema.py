@@ -68,6 +68,21 @@ class Contribution(Struct, rename="camel", frozen=True):
     effect: Annotated[float, Meta(description="Above 0: raised the score.", examples=[0.42])]
 
 
+class DroppedElement(Struct, rename="camel", frozen=True):
+    """An element that the person's segments would give, and a boundary removed."""
+
+    element: str
+    boundary: Annotated[str, Meta(examples=["cool_down"])]
+    detail: Annotated[str, Meta(examples=["shown 3 hours ago, again after 2 days"])]
+
+
+class Variant(Struct, rename="camel", frozen=True):
+    """An experiment that the person takes part in. Send `Experiment Viewed` when what it changes is shown."""
+
+    experiment: str
+    variant: str
+
+
 class Decision(Struct, rename="camel", frozen=True):
     """What one person's onboarding shows next, and why."""
 
@@ -84,6 +99,15 @@ class Decision(Struct, rename="camel", frozen=True):
     segment: Annotated[
         str | None, Meta(description="Engagement segment; null: not scored, the default journey was taken.")
     ]
+    segments: Annotated[
+        list[str],
+        Meta(
+            description="All of the person's segments (by rules, by engagement, persona), in the order in which they "
+            "compose.",
+            examples=[["active_learner", "exploring"]],
+        ),
+    ]
+    persona: Annotated[str | None, Meta(description="Discovered persona; null: none is near, or there are none.")]
     score: Annotated[
         float | None,
         Meta(description="Probability of the domain's outcome, 0 to 1; null: not scored."),
@@ -92,6 +116,9 @@ class Decision(Struct, rename="camel", frozen=True):
     elements: Annotated[
         list[str], Meta(description="What to show, in this order.", examples=[["checklist", "invite_team"]])
     ]
+    dropped: Annotated[list[DroppedElement], Meta(description="What a boundary removed, in the order of the journey.")]
+    experiments: list[Variant]
+    holdout: Annotated[bool, Meta(description="Whether the person always gets the default journey, for comparison.")]
     reasons: Annotated[list[str], Meta(description="Why, in words, in the order in which it was decided.")]
     stale: Annotated[
         bool, Meta(description="Whether an event that was accepted before is missing: it could not be waited for.")

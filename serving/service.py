@@ -70,9 +70,11 @@ class Firstmile:
         settings, folder = bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None
         self.live = wiring.live(settings)
         app.engine = wiring.engine(settings, folder, live=self.live)
+        self.announcer = None
         if self.live is not None:
-            app.door = wiring.door(settings, self.live)
-        app.users = wiring.users(settings, self.live, app.door, app.engine.log)
+            app.door = wiring.door(settings, self.live, app.engine.consent)
+            self.announcer = wiring.announcer(settings, app.engine, self.live)
+        app.users = wiring.users(settings, self.live, app.door, app.engine)
 
     @bentoml.on_deployment
     @staticmethod
@@ -95,6 +97,8 @@ class Firstmile:
         app.door = None
         if app.users is not None:
             app.users.close()
+        if self.announcer is not None:
+            self.announcer.close()
         if self.live is not None:
             self.live.close()
         if app.engine is not None:

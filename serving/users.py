@@ -1,10 +1,10 @@
-"""GET and DELETE /v1/users/{id}: what is held of a person, and its removal.
+"""What single people can ask: GET and DELETE /v1/users/{id}, PUT and DELETE /v1/users/{id}/opt-out.
 
-lake and log ─► profile, events      online store ─► features      decision log ─► segments, decisions
+lake and log ─► profile, events   online store ─► features   journal ─► segments   decision log ─► decisions
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -15,17 +15,21 @@ from feature_repo import domains, erasure, held
 from feature_repo.erasure import KnownError
 from feature_repo.events import ANONYMOUS
 from feature_repo.log_to_lake import drain
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
 from feature_repo.tombstones import Tombstones
 from serving.asgi import Answer, Refused
 from serving.collect.request import parameters
+from serving.consent import Consent
 from serving.decision_log import SCHEMA
-from serving.engine import rfc3339
 from serving.erasing import Erasing
 from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
+from serving.segments.keeper import Keeper
+from serving.times import rfc3339
 
 PATH = "/v1/users/"
-METHODS = ("GET", "DELETE")
+OPT_OUT = "/opt-out"
+METHODS = {"": ("GET", "DELETE"), OPT_OUT: ("PUT", "DELETE")}
+"""What follows the id, and what it takes."""
 LIMIT, MOST, LONGEST = 1_000, 10_000, 256
 Time = Annotated[str, Meta(description="RFC 3339, microseconds, UTC.")]
 
@@ -62,11 +66,15 @@ class HeldFeatures(msgspec.Struct, frozen=True, rename="camel"):
     values: dict[str, Any]
 
 
-class HeldSegment(msgspec.Struct, frozen=True):
-    """A segment, and the first decision that put the person there; null: not scored."""
+class HeldChange(msgspec.Struct, frozen=True, rename="camel"):
+    """The person entered or left a segment."""
 
-    segment: str | None
-    since: Time
+    at: Time
+    segment: str
+    source: Annotated[str, Meta(description="`rules`, `engagement` or `personas`.")]
+    entered: bool
+    cause: str
+    taken_back: Annotated[bool, Meta(description="Whether a later event showed that it was otherwise.")]
 
 
 class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
@@ -98,26 +106,39 @@ class Held(msgspec.Struct, frozen=True, rename="camel"):
 
     profile: Profile
     features: Annotated[HeldFeatures | None, Meta(description="null: none are stored.")]
-    segments: list[HeldSegment]
+    segments: Annotated[list[HeldChange], Meta(description="Every change, the first first.")]
+    opted_out: bool
     events: list[HeldEvent]
     decisions: list[HeldDecision]
     next: Annotated[Next | None, Meta(description="null: this is the last page.")]
 
 
 class Users:
-    """Answers the routes of one state folder. erasing: None where another process takes the events in."""
+    """Answers the routes of one state folder.
 
-    def __init__(self, settings: Settings, tombstones: Tombstones, erasing: Erasing | None) -> None:
+    erasing: None where another process takes the events in. keeper: follows people's segments; None: nobody does here.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tombstones: Tombstones,
+        consent: Consent,
+        keeper: Keeper | None = None,
+        erasing: Erasing | None = None,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
         self._settings, self._domain = settings, domains.load(settings.domain)
-        self._tombstones, self.erasing = tombstones, erasing
+        self._tombstones, self._consent, self._keeper, self.erasing = tombstones, consent, keeper, erasing
+        self._clock = clock
 
     def close(self) -> None:
         """Begin no erasure any more; what is under way ends."""
         if self.erasing is not None:
             self.erasing.close()
 
-    async def respond(self, method: str, person: str, query: bytes) -> Answer:
-        """The answer to one of METHODS.
+    async def respond(self, method: str, person: str, what: str, query: bytes) -> Answer:
+        """The answer to one of METHODS[what].
 
         Raises:
             Refused: 404 nobody is known by that id, 409 it is an anonymous id of somebody known, 410 the person was
@@ -126,11 +147,25 @@ class Users:
         if not 0 < len(person) <= LONGEST:
             raise Refused(422, "invalid_request", f"expected an id of 1 to {LONGEST} characters", "id")
         try:
+            if what == OPT_OUT:
+                return await asyncio.to_thread(self._opt, method == "PUT", person)
             if method == "DELETE":
                 return await self._delete(person)
             return await self._get(person, parameters(query))
         except KnownError as e:
             raise Refused(409, "identified", str(e), "id") from None
+
+    def _opt(self, out: bool, person: str) -> Answer:
+        """Out: nothing more is collected of them, and they leave every segment. Else all of that begins again."""
+        aliases = self._keeper.aliases(person) if self._keeper else []
+        senders = [person, *(f"{ANONYMOUS}{a}" for a in aliases)]
+        if not out:
+            self._consent.opt_in(senders)
+        else:
+            self._consent.opt_out(senders, self._clock())
+            if self._keeper is not None:
+                self._keeper.leave(person, "opted out", self._clock())
+        return Answer(b"", 204)
 
     async def _delete(self, person: str) -> Answer:
         if self.erasing is None:
@@ -167,8 +202,27 @@ class Users:
         last = Next(
             events[-1]["position"] if events else after, decisions[-1]["decision_id"] if decisions else decisions_after
         )
-        shown = [_decision(d) for d in decisions]
-        return Held(profile, features, _segments(decided), list(map(_event, events)), shown, last if more else None)
+        return Held(
+            profile=profile,
+            features=features,
+            segments=self._segments(person),
+            opted_out=self._consent.opted_out(person),
+            events=list(map(_event, events)),
+            decisions=[_decision(d) for d in decisions],
+            next=last if more else None,
+        )
+
+    def _segments(self, person: str) -> list[HeldChange]:
+        if self._keeper is None:
+            return []
+        self._keeper.flush()
+        changes = self._keeper.journal.of([person])
+        back = {c.corrects for c in changes}
+        return [
+            HeldChange(rfc3339(c.at_us), c.segment, c.source, c.entered, c.cause, c.seq in back)
+            for c in changes
+            if c.corrects is None
+        ]
 
     def _features(self, person: str) -> HeldFeatures | None:
         found = OnlineFeatures(self._settings, self._domain).read([person])[0]
@@ -198,15 +252,6 @@ def _decision(row: dict[str, Any]) -> HeldDecision:
     kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n not in ("at", "features")}
     features = None if row["features"] is None else msgspec.json.decode(row["features"])
     return HeldDecision(**kept, at=rfc3339(row["at_us"]), features=features)
-
-
-def _segments(decided: list[dict[str, Any]]) -> list[HeldSegment]:
-    """The moves between segments."""
-    found: list[HeldSegment] = []
-    for row in decided:
-        if not found or found[-1].segment != row["segment"]:
-            found.append(HeldSegment(row["segment"], rfc3339(row["at_us"])))
-    return found
 
 
 def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:

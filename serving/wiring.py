@@ -2,25 +2,35 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.live import Live, open_live
+from feature_repo.personal import Personal
 from feature_repo.quarantine import Quarantine
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
 from feature_repo.tombstones import Tombstones
-from serving import policy
+from serving import playbook
 from serving.collect.door import Door
-from serving.decide import Model, ModelFault
+from serving.consent import Consent
+from serving.decide import Model, ModelFault, Snapshot, score
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
 from serving.erasing import Erasing
-from serving.features import Reader
+from serving.experiments.paused import Pauses
+from serving.features import Reader, with_elapsed
 from serving.models import POLL_S, Champion, from_folder, from_registry
+from serving.playbook import Playbook, Shelf
+from serving.rules import Rules
+from serving.segments.announcer import Announcer
+from serving.segments.journal import FILE, Journal
+from serving.segments.keeper import Keeper
 from serving.users import Users
+from serving.values import Value
 
 EMBEDDED = "sqlite"
 _log = logging.getLogger("bentoml.serve.firstmile")
@@ -47,16 +57,16 @@ def workers() -> int:
     return int(asked)
 
 
-def check(settings: Settings) -> tuple[Domain, policy.Policy]:
+def check(settings: Settings) -> tuple[Domain, Playbook]:
     """What can be checked before anything starts.
 
     Raises:
-        ValueError: no such domain, or a step of its enrichment lacks what it needs. PolicyError: the policy does not
-            fit.
+        ValueError: no such domain, or a step of its enrichment lacks what it needs, or policy, rules or experiments do
+            not fit.
     """
     domain = domains.load(settings.domain)
     Enrichment(domain)
-    return domain, policy.for_domain(domain)
+    return domain, playbook.for_domain(domain)
 
 
 def champion(settings: Settings, folder: Path | None) -> Champion:
@@ -70,19 +80,52 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
     """A started engine. Stores and registry may be down: it decides anyway, and says so.
 
     folder: of a bundled champion; None: follow the registry. logged: whether decisions go to the decision log. live:
-    what takes events in, where this process does.
+    what takes events in, where this process does: without it rules remember nothing, and nothing is known of feedback.
     """
-    domain, rules = check(settings)
+    domain, book = check(settings)
     reader = Reader(settings, domain, live)
     reader.connect()
     holder = champion(settings, folder)
-    holder.fits = lambda model: fits(model, reader, rules)
+    holder.fits = lambda model: fits(model, reader, book)
+    holder.start()
     erased = live.erased if live else Tombstones(settings.state)
     log = DecisionLog(settings.decisions, erased=erased.covers).start() if logged else None
-    return Engine(reader, holder.start(), rules, domain.label, log)
+    if logged:
+        Shelf(settings).keep(book)
+    follows = keeper(settings, domain, book, live, holder) if live else None
+    consent, paused = Consent(settings.state), Pauses(settings.state)
+    return Engine(reader, holder, book, log, follows, consent, lambda: paused.names)
 
 
-def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
+def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holder: Champion) -> Keeper:
+    """Follows people's segments; the first process of a state folder writes down what it finds."""
+    try:
+        journal = Journal(settings.state / FILE)
+    except BusyError:
+        journal = Journal()
+    eras = [(since, Rules.from_content(content)) for since, content in journal.begin_era(book.rules.content, now_us())]
+
+    def scored(values: Mapping[str, Value], at_us: int) -> dict[str, float | str | None]:
+        found = score(with_elapsed(domain, Snapshot(values, at_us), at_us).values, holder.model, domain.label)
+        return {"score": found.score, "engagement": found.engagement, "persona": found.persona}
+
+    return Keeper(Personal(settings, live.history), journal, eras, book.policy.boundaries.session_gap_us, scored)
+
+
+def announcer(settings: Settings, engine: Engine, live: Live) -> Announcer | None:
+    """Keeps everybody's segments up to date and tells of changes; None where another process does."""
+    if engine.keeper is None or engine.keeper.journal.file is None:
+        return None
+    reader = Reader(settings, domains.load(settings.domain), live)
+    reader.connect()
+    model = lambda: engine.champion.model  # noqa: E731
+    consent = engine.consent or Consent(settings.state)
+    found = Announcer(engine.keeper, reader, model, engine.playbook, consent.opted_out)
+    live.on_written(found.touch)
+    return found.start()
+
+
+def fits(model: Model, reader: Reader, book: Playbook) -> None:
     """Whether the service can work with a model, asked before it is put in place.
 
     Raises:
@@ -91,22 +134,24 @@ def fits(model: Model, reader: Reader, rules: policy.Policy) -> None:
     who = f"{model.name} version {model.version}"
     if lacking := reader.missing(model.features):
         raise ModelFault(f"{who} needs {', '.join(lacking)}, which the feature view does not hold: run `make apply`")
-    if strange := [s for s in model.segments if s not in rules.segments]:
+    if strange := [s for s in model.segments if s not in book.policy.segments]:
         raise ModelFault(f"{who} has segment {', '.join(strange)}, for which the policy has no journey")
 
 
-def door(settings: Settings, live: Live) -> Door:
-    """Where events come in."""
+def door(settings: Settings, live: Live, consent: Consent | None = None) -> Door:
+    """Where events come in. consent: of whom none are taken."""
     domain = domains.load(settings.domain)
     enrich = Enrichment(domain) if domain.enrich else None
-    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich, live.erased)
+    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich, live.erased, consent)
 
 
-def users(settings: Settings, live: Live | None, collector: Door | None, log: DecisionLog | None) -> Users:
+def users(settings: Settings, live: Live | None, collector: Door | None, engine: Engine) -> Users:
     """What answers for single people; where this process takes events in, it also finishes erasures begun before."""
+    consent = engine.consent or Consent(settings.state)
     if live is None or collector is None:
-        return Users(settings, Tombstones(settings.state), None)
-    return Users(settings, live.erased, Erasing(live, collector.erase, log).start())
+        return Users(settings, Tombstones(settings.state), consent)
+    erasing = Erasing(live, collector.erase, engine.log, engine.keeper).start()
+    return Users(settings, live.erased, consent, engine.keeper, erasing)
 
 
 def live(settings: Settings) -> Live | None:

@@ -16,11 +16,12 @@ import msgspec
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.event_log import Busy, shard_key
-from feature_repo.events import MAX_MESSAGE_ID, Event, Refusal, parse
+from feature_repo.events import ANONYMOUS, MAX_MESSAGE_ID, Event, Refusal, parse
 from feature_repo.quarantine import Quarantine, Quarantined
 from feature_repo.tombstones import ERASED, TOLD, Tombstones
 from serving.asgi import Refused
 from serving.collect.request import decoded, one
+from serving.consent import Consent
 
 OPTED_OUT = "opted_out"
 """The reason of an event that its person did not want collected."""
@@ -49,6 +50,7 @@ class Unwanted(msgspec.Struct, frozen=True):
 
 
 DECLINED = Unwanted(OPTED_OUT, "context.optOut is true")
+NO_CONSENT = Unwanted(OPTED_OUT, "its person has opted out")
 GONE = Unwanted(ERASED, TOLD)
 Judged = Event | Refusal | Unwanted
 
@@ -66,7 +68,7 @@ class Door:
 
     known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
     enrich: adds to events what is known of them.
-    erased: of whom nothing more is taken.
+    erased: of whom nothing more is taken. consent: of whom nothing is taken as long as they wish.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Door:
         known: Callable[[Sequence[Event]], list[bool]] | None = None,
         enrich: Enrichment | None = None,
         erased: Tombstones | None = None,
+        consent: Consent | None = None,
     ) -> None:
+        self._consent = consent
         self._domain, self._events, self._quarantine, self._erased = domain, log, quarantine, erased
         self._known, self._enrich = known, enrich
         self._kept = Quarantine(quarantine.folder)  # to read, so that no other thread flushes what waits
@@ -153,6 +157,8 @@ class Door:
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         if context.get("optOut") is True:
             return DECLINED
+        if self._consent is not None and self._consent.refuses(*_senders(event if isinstance(event, Event) else raw)):
+            return NO_CONSENT
         return GONE if self._gone(event if isinstance(event, Event) else raw) else event
 
     def _gone(self, event: Event | bytes) -> bool:
@@ -177,6 +183,14 @@ class Door:
 
     def _read(self, limit: int, reason: str | None) -> tuple[Mapping[str, int], list[Quarantined]]:
         return self._kept.counts(), list(deque(self._kept.read(reason=reason), maxlen=limit))
+
+
+def _senders(event: Event | bytes) -> list[str]:
+    """Who sends an event, or the raw text of one that is refused."""
+    if isinstance(event, Event):
+        return [shard_key(event)]
+    said = _look(event)
+    return [f"{prefix}{said[key]}" for key, prefix in (("userId", ""), ("anonymousId", ANONYMOUS)) if said.get(key)]
 
 
 async def _in(threads: ThreadPoolExecutor, act: Callable[..., T], *arguments: Any) -> T:

@@ -7,22 +7,18 @@ from rich.table import Table
 
 from feature_repo import domains
 from feature_repo.settings import Settings
-from serving import policy
-from serving.experiments import parsing
+from serving import playbook
 from serving.experiments.declared import Experiment, Experiments
 from serving.experiments.paused import Paused, read
 
 
 def of(settings: Settings) -> Experiments:
-    """The domain's experiments, checked against its policy.
+    """The domain's experiments, checked against its policy and rules.
 
     Raises:
-        ValueError: no such domain, or policy or experiments do not fit.
+        ValueError: no such domain, or one of the files does not fit.
     """
-    domain = domains.load(settings.domain)
-    journeys = policy.for_domain(domain)
-    elements = dict.fromkeys(e for j in (journeys.default, *journeys.segments.values()) for e in j.elements)
-    return parsing.for_domain(domain, list(elements), policy.segment_names(domain))
+    return playbook.for_domain(domains.load(settings.domain)).experiments
 
 
 def paused(settings: Settings) -> dict[str, Paused]:

@@ -1,6 +1,7 @@
 """Which experiments guardrails have paused: a small file in the state folder; monitoring writes, serving reads."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,26 @@ def read(state: Path) -> dict[str, Paused]:
         return {}
     except msgspec.DecodeError as e:
         raise ValueError(f"{state / FILE}: {e}; write {{}} to pause nothing") from e
+
+
+class Pauses:
+    """What is paused, for who asks often: the file is read again when it has changed."""
+
+    def __init__(self, state: Path) -> None:
+        self._file, self._read_at, self._names = state / FILE, 0, tuple[str, ...]()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The paused experiments, sorted. While the file is damaged, those of before."""
+        try:
+            at = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return ()
+        if at != self._read_at:
+            with suppress(ValueError):
+                self._names = tuple(sorted(read(self._file.parent)))
+            self._read_at = at
+        return self._names
 
 
 def write(state: Path, paused: dict[str, Paused]) -> None:

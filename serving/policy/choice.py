@@ -5,7 +5,8 @@ segments ─► their journeys one after the other ─► element by element: a 
 The first element taken keeps out those that it excludes, and skip steps come first, because they change what follows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -33,15 +34,24 @@ class Choice(msgspec.Struct, frozen=True):
     dropped: tuple[Dropped, ...] = ()
 
 
+NOBODY: Mapping[str, str] = MappingProxyType({})
 Reason = tuple[str, str]
 """A boundary and the detail in words."""
 
 
-def choose(policy: Policy, segments: Sequence[str], feedback: Feedback, at_us: int) -> Choice:
+def choose(
+    policy: Policy,
+    segments: Sequence[str],
+    feedback: Feedback,
+    at_us: int,
+    show: Mapping[str, str] = NOBODY,
+    hide: Mapping[str, str] = NOBODY,
+) -> Choice:
     """What a person is shown at a time.
 
     segments: the person's, in the order in which they compose; empty, or none for which the policy has anything: the
-    default journey. feedback: as of `at_us`, µs since 1970 UTC.
+    default journey. feedback: as of `at_us`, µs since 1970 UTC. show, hide: elements that experiments put before the
+    journey or take out of it, with why; boundaries hold for them as for all.
     """
     known = [s for s in segments if s in policy.segments]
     why = [] if known or not segments else [f"nothing is for {', '.join(segments)}: default journey"]
@@ -49,15 +59,26 @@ def choose(policy: Policy, segments: Sequence[str], feedback: Feedback, at_us: i
     if (over := next((s for s in known if s in policy.nothing_for), None)) is not None:
         return _nothing(policy, known, over, why)
     selection, dropped = Selection(policy, feedback, at_us), []
-    for element, segment in composed(policy, known):
-        if reason := selection.refuses(element):
-            dropped.append(Dropped(element.name, *reason))
+    for element, reason in _given(policy, known, show):
+        if element.name in hide:
+            dropped.append(Dropped(element.name, "experiment", hide[element.name]))
+        elif refused := selection.refuses(element):
+            dropped.append(Dropped(element.name, *refused))
         else:
             selection.take(element)
-            why.append(f"{element.name} for {segment}: {element.why[segment]}")
+            why.append(f"{element.name} {reason}")
     if not selection.taken:
         why.append(f"nothing is left for {', '.join(known)}: boundaries dropped all of it")
     return Choice(tuple(selection.taken), tuple(why), tuple(dropped))
+
+
+def _given(policy: Policy, segments: Sequence[str], show: Mapping[str, str]) -> Iterator[tuple[Element, str]]:
+    """The elements in the order in which they are taken, each with for whom it is, and why."""
+    for name, why in show.items():
+        yield policy.named[name], f"for {why}"
+    for element, segment in composed(policy, segments):
+        if element.name not in show:
+            yield element, f"for {segment}: {element.why[segment]}"
 
 
 def composed(policy: Policy, segments: Sequence[str]) -> Iterator[tuple[Element, str]]:

@@ -132,6 +132,11 @@ class Policy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
         return {e.name: frozenset(b for a, b in pairs if a == e.name) for e in self.elements}
 
     @cached_property
+    def named(self) -> Mapping[str, Element]:
+        """The elements by name."""
+        return {e.name: e for e in self.elements}
+
+    @cached_property
     def skip_steps(self) -> tuple[Element, ...]:
         """The elements that make others needless."""
         return tuple(e for e in self.elements if e.skips)

@@ -53,6 +53,11 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.enter if self.exit is None or isinstance(self.exit, Never) else All((self.enter, Not(self.exit)))
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """The stored features that its conditions read, each once."""
+        return tuple(dict.fromkeys(name for c in (self.enter, self.exit) if c is not None for name in features(c)))
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The rule segments that its conditions name, each once."""
         both = [*atoms(self.enter), *(atoms(self.exit) if self.exit else ())]

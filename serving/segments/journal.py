@@ -185,5 +185,5 @@ class Journal:
 
 
 def _change(row: tuple) -> Change:
-    seq, person, source, segment, entered, *rest = row
-    return Change(person, source, segment, bool(entered), *rest, seq=seq)
+    seq, person, source, segment, entered, at_us, cause, version, noted_us, corrects = row
+    return Change(person, source, segment, bool(entered), at_us, cause, version, noted_us, corrects, seq)

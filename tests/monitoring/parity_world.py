@@ -9,7 +9,7 @@ from feature_repo.embedded import Embedded
 from feature_repo.events import Event
 from feature_repo.settings import Settings
 from monitoring.parity import Parity, parity
-from serving import policy
+from serving import playbook
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
 from serving.features import Reader
@@ -31,7 +31,7 @@ class World:
         self.log = DecisionLog(self.settings.decisions).start()
         nobody = Champion(lambda: None, lambda version: None, None)
         clock = lambda: self.now_us  # noqa: E731
-        self.engine = Engine(self.reader, nobody, policy.for_domain(SAAS), SAAS.label, self.log, clock=clock)
+        self.engine = Engine(self.reader, nobody, playbook.for_domain(SAAS), self.log, clock=clock)
 
     def send(self, *events: Event) -> None:
         """Returns once they are durable."""

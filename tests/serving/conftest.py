@@ -16,11 +16,15 @@ from feature_repo.domain import Domain, Label
 from feature_repo.settings import Settings
 from serving.app import App
 from serving.auth import Keys
-from serving.decide import Snapshot, Value
+from serving.decide import Snapshot
 from serving.decision_log import DecisionLog
 from serving.engine import Engine
+from serving.experiments.declared import Experiments
 from serving.models import Champion
+from serving.playbook import Playbook
 from serving.policy import Element, Policy
+from serving.rules import Rules
+from serving.values import Value
 
 NOW = 1_767_225_600_000_000
 KEY = "k" * 32
@@ -34,6 +38,7 @@ class FakeModel:
     features = ("clicks", "device")
     segments = ("slow", "fast")
     cutoffs = (0.5,)
+    personas = ()
 
     def __init__(self, version: int = 1, answer: Any = None) -> None:
         self.version = version
@@ -46,6 +51,9 @@ class FakeModel:
             return self.answer
         score = float(values[0] or 0) / 10
         return score, "slow" if score < 0.5 else "fast"
+
+    def persona_one(self, values: Sequence[Value]) -> str | None:
+        return None
 
     def explain_one(self, values: Sequence[Value]) -> dict[str, float]:
         return {"clicks": float(values[0] or 0) - 5, "device": 0.25}
@@ -93,21 +101,31 @@ LABEL = Label("activation", "has done it", good=True, done="done", done_segment=
 POLICY = Policy(
     "tiny",
     (
-        Element("help", "help_offer", "A person", ("slow",), {"slow": "slow people get help"}, 90),
+        Element("help", "help_offer", "A person", ("slow",), {"slow": "slow people get help"}, priority=60),
         Element(
-            "tour", "guided_tour", "Three steps", ("default", "slow"), {"default": "all start so", "slow": "again"}
+            "tour", "guided_tour", "Three steps", ("default", "slow"),
+            {"default": "all start so", "slow": "again"},
         ),
         Element("thanks", "message", "Thank you", ("finished",), {"finished": "they are done"}),
     ),
     {"fast": "fast people need nothing"},
-)
+)  # fmt: skip
+PLAYBOOK = Playbook(POLICY, Rules("tiny", ()), Experiments("tiny"), LABEL)
 
 
 @pytest.fixture
 def fakes() -> SimpleNamespace:
     """The stand-ins, by name."""
     return SimpleNamespace(
-        NOW=NOW, KEY=KEY, LABEL=LABEL, POLICY=POLICY, Model=FakeModel, Reader=FakeReader, person=person, client=client
+        NOW=NOW,
+        KEY=KEY,
+        LABEL=LABEL,
+        POLICY=POLICY,
+        PLAYBOOK=PLAYBOOK,
+        Model=FakeModel,
+        Reader=FakeReader,
+        person=person,
+        client=client,
     )
 
 
@@ -121,7 +139,7 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
         champion = Champion(lambda: None, lambda version: FakeModel(version), poll_s=None)
         champion.model = FakeModel() if model == "default" else model
         log = DecisionLog(tmp_path / "decisions", interval_s=0.05).start() if logged else None
-        engine = Engine(reader or FakeReader(people), champion, POLICY, LABEL, log, clock=lambda: NOW, **options)
+        engine = Engine(reader or FakeReader(people), champion, PLAYBOOK, log, clock=lambda: NOW, **options)
         engines.append(engine)
         return engine
 

@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -8,12 +7,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from serving import decision_log
-from serving.decide import Asked, Receipt, decide, decision_id
-from serving.decision_log import SCHEMA, DecisionLog
+from serving.decide import Asked, Receipt, Situation, decide, decision_id
+from serving.decision_log import DOCUMENTS, SCHEMA, DecisionLog
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def receipts(fakes: SimpleNamespace) -> list[Receipt]:
         decide(
             Asked(f"u{i}", fakes.NOW + i, decision_id(fakes.NOW + i, i)),
             found[i % 4],
+            Situation(paused=("one",)),
             fakes.Model() if i % 5 else None,
-            fakes.POLICY,
-            fakes.LABEL,
-        )
+            fakes.PLAYBOOK,
+        )[0]
         for i in range(2_000)
     ]
 
@@ -51,12 +51,15 @@ def test_a_row_holds_the_whole_receipt(tmp_path: Path, receipts: list[Receipt]) 
     log.close()
     logged = rows(tmp_path)
     for row, receipt in zip(logged, receipts[:8], strict=True):
-        features = row.pop("features")
-        assert (json.loads(str(features)) if features else None) == receipt.features
+        for name in DOCUMENTS:
+            document = row.pop(name)
+            made_of = getattr(receipt, name)
+            kept = None if document is None else msgspec.json.decode(str(document))
+            assert kept == msgspec.json.decode(msgspec.json.encode(made_of))
         assert row == {
             name: list(value) if isinstance(value := getattr(receipt, name), tuple) else value
             for name in SCHEMA.names
-            if name != "features"
+            if name not in DOCUMENTS
         }
     assert pq.read_schema(next(tmp_path.glob("*.parquet"))).equals(SCHEMA)
 
@@ -157,14 +160,14 @@ def test_a_broken_newest_file_is_left_alone(tmp_path: Path, receipts: list[Recei
 WRITER = """
     import sys, time
     from pathlib import Path
-    from serving.decide import Receipt, decision_id
+    from serving.decide import Receipt, Situation, decision_id
     from serving.decision_log import DecisionLog
 
     log = DecisionLog(Path(sys.argv[1])).start()
     while True:
         at = time.time_ns() // 1_000
-        scored = (True, "slow", 0.5, "m", 1, "s", ("a",), ("b",), "p", {"f": 1}, 1, 1)
-        log.put(Receipt(decision_id(at, 0), at, "u", *scored))
+        scored = (True, "slow", 0.5, None, ("slow",), "m", 1, "s", ("a",), (), (), False)
+        log.put(Receipt(decision_id(at, 0), at, "u", *scored, ("b",), "p", "b", {"f": 1}, 1, 1, None, Situation()))
         print(at, flush=True)
         time.sleep(0.001)
 """

@@ -104,17 +104,17 @@ def test_a_model_that_does_not_fit_is_not_put_in_place(fakes: SimpleNamespace, s
 
     reader = Reader(state.settings, state.domain)
     model = fakes.Model(7)
-    fits(model, reader, fakes.POLICY)
+    fits(model, reader, fakes.PLAYBOOK)
     assert reader.connect()
-    fits(model, reader, fakes.POLICY)
+    fits(model, reader, fakes.PLAYBOOK)
     model.features = ("clicks", "since_signup", "added_in_version_2")
     with pytest.raises(ModelFault, match="version 7 needs added_in_version_2, which the feature view does not hold"):
-        fits(model, reader, fakes.POLICY)
+        fits(model, reader, fakes.PLAYBOOK)
     model.features, model.segments = ("clicks",), ("slow", "new")
     with pytest.raises(ModelFault, match="version 7 has segment new"):
-        fits(model, reader, fakes.POLICY)
+        fits(model, reader, fakes.PLAYBOOK)
     registry = Registry(fakes)
-    champion = Champion(registry.version, registry.load, None, lambda m: fits(m, reader, fakes.POLICY)).start()
+    champion = Champion(registry.version, registry.load, None, lambda m: fits(m, reader, fakes.PLAYBOOK)).start()
     registry.champion, champion._load = 7, lambda _: model
     assert not champion.poll()
     assert champion.model is not None and champion.model.version == 1

@@ -27,8 +27,9 @@ from monitoring.parity import parity
 from serving import openapi, wiring
 from serving.app import App
 from serving.auth import Keys
-from serving.engine import Engine, rfc3339
+from serving.engine import Engine
 from serving.erasing import Erasing
+from serving.times import rfc3339
 from tests import brokers, searching
 from tests.e2e.processes import row
 from tests.feature_repo import oracle
@@ -51,7 +52,7 @@ class Service:
         self.live: Embedded = live
         self.engine: Engine = wiring.engine(settings, live=self.live)
         self.app = App(Keys(()), self.engine, wiring.door(settings, self.live))
-        self.app.users = wiring.users(settings, self.live, self.app.door, self.engine.log)
+        self.app.users = wiring.users(settings, self.live, self.app.door, self.engine)
 
     def ask(self, method: str, url: str, **request: Any) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -168,7 +169,7 @@ def test_the_search_finds_a_person_in_every_store(new_service: Callable[..., Ser
     places = {line.split(":")[0].split("/")[1] for line in searching.found(service.settings.home, GONE)}
     assert {p.removesuffix("-wal") for p in places} == {
         "log.db", "history.db", "online.db", "lake", "quarantine", "features", "decisions", "parity.json", "report",
-        "service.log", "spill", "tmp", "truth.parquet",
+        "segments.db", "service.log", "spill", "tmp", "truth.parquet",
     }  # fmt: skip
 
 
@@ -181,8 +182,9 @@ def test_a_person_is_erased_from_every_store(new_service: Callable[..., Service]
     removed = {s["store"]: s["removed"] for s in answer.json()["stores"]}
     assert removed == {
         "quarantine": 2, "lake": 6, "log": 6, "history": 5, "models": 0, "features": removed["features"], "online": 1,
-        "decisions": 3, "files": 3,
+        "segments": removed["segments"], "decisions": 3, "files": 3,
     }  # fmt: skip
+    assert removed["segments"] > 0
     assert searching.found(service.settings.home, GONE) == []
     assert searching.found(service.settings.home, [OTHER]) and searching.found(service.settings.home, [KEPT])
 
@@ -313,7 +315,9 @@ def test_a_person_can_have_what_is_held(new_service: Callable[..., Service], doc
     }  # fmt: skip
     assert held["features"]["values"]["clicks"] == 3 and held["features"]["at"] >= WORLD[5]["timestamp"]
     assert [d["features"]["clicks"] for d in held["decisions"]] == [3, 3]
-    assert held["segments"] == [{"segment": None, "since": held["decisions"][0]["at"]}]
+    assert [(s["segment"], s["source"], s["entered"]) for s in held["segments"]] == [("dormant", "rules", True)]
+    assert held["segments"][0]["cause"].startswith("since_last_event > ")
+    assert held["optedOut"] is False
     assert held["next"] is None
 
 
@@ -402,7 +406,7 @@ def test_what_was_not_complete_goes_on_with_the_plan_that_was_made(new_service: 
             raise OSError("the disk is full")
         return 0
 
-    erasing = Erasing(service.live, quarantine)
+    erasing = Erasing(service.live, quarantine, keeper=service.engine.keeper)
     first, again = erasing.erase(WHO), erasing.erase(WHO)
     assert (first.status, [(p.store, p.why) for p in first.pending]) == (
         "pending",

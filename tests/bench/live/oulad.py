@@ -11,7 +11,7 @@ import ibis
 
 from feature_repo.lake import Lake
 from feature_repo.settings import Settings
-from serving.engine import rfc3339
+from serving.times import rfc3339
 from tests.bench import states
 from tests.bench.figures import Cell, Table
 from tests.bench.live import traffic

@@ -15,7 +15,7 @@ import msgspec
 
 from feature_repo.events import ANONYMOUS, Event
 from feature_repo.settings import now_us
-from serving.engine import rfc3339
+from serving.times import rfc3339
 
 LATE_US = (4_000_000_000, 90_000_000_000)
 LATE = 0.02

@@ -4,7 +4,7 @@ import pytest
 
 from feature_repo import domains
 from feature_repo.vocabulary import DAY
-from serving import policy
+from serving import playbook
 from serving.experiments import declared, parsing
 from serving.experiments.declared import Experiments, Guardrail, Step, Variant
 from serving.experiments.parsing import ExperimentsError, Known
@@ -145,10 +145,7 @@ def test_content_gives_the_same_experiments_and_version(tmp_path: Path) -> None:
 
 def test_the_shipped_files_fit_and_a_domain_without_one_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(parsing.VARIABLE, raising=False)
-    domain = domains.load("saas")
-    rules = policy.for_domain(domain)
-    elements = [e for j in (rules.default, *rules.segments.values()) for e in j.elements]
-    assert parsing.for_domain(domain, elements, policy.segment_names(domain)).experiments
+    assert playbook.for_domain(domains.load("saas")).experiments.experiments
     assert parsing.for_domain(domains.load("oulad"), [], []) == Experiments("oulad")
 
 
