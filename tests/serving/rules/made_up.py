@@ -12,6 +12,7 @@ from serving.values import Value
 
 SHORT = st.integers(0, 9)
 ORDERS = st.sampled_from([">", ">=", "<", "<="])
+TIMES = st.builds(Elapsed, st.just("since"), st.just("seen_us"), ORDERS, SHORT)
 
 
 def _atoms(before: tuple[str, ...]) -> st.SearchStrategy[Condition]:
@@ -19,8 +20,8 @@ def _atoms(before: tuple[str, ...]) -> st.SearchStrategy[Condition]:
         st.builds(Compare, st.just("x"), st.sampled_from([">", ">=", "<", "<=", "==", "!="]), st.integers(0, 3)),
         st.builds(OneOf, st.just("x"), st.tuples(st.integers(0, 3), st.integers(0, 3))),
         st.builds(Null, st.just("x"), st.booleans()),
-        st.builds(Elapsed, st.just("since"), st.just("seen_us"), ORDERS, SHORT),
-        st.builds(Elapsed, st.just("since"), st.just("seen_us"), ORDERS, SHORT),
+        TIMES,
+        TIMES,
     ]
     if before:
         kinds += [st.builds(In, st.sampled_from(before)), st.builds(TimeIn, st.sampled_from(before), ORDERS, SHORT)]
@@ -30,14 +31,22 @@ def _atoms(before: tuple[str, ...]) -> st.SearchStrategy[Condition]:
 @cache
 def conditions(before: tuple[str, ...]) -> st.SearchStrategy[Condition]:
     """Conditions over x (int or null), a time seen, and the segments before."""
-    return st.recursive(
-        _atoms(before),
-        lambda inner: st.one_of(
-            st.builds(Not, inner),
-            st.builds(All, st.lists(inner, min_size=1, max_size=3).map(tuple)),
-            st.builds(Any, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+    atoms = _atoms(before)
+    pairs = st.tuples(atoms, atoms)
+    return st.one_of(
+        st.builds(All, st.tuples(TIMES, TIMES)),
+        st.builds(Any, st.tuples(TIMES, TIMES)),
+        st.builds(All, pairs),
+        st.builds(Any, pairs),
+        st.recursive(
+            atoms,
+            lambda inner: st.one_of(
+                st.builds(Not, inner),
+                st.builds(All, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+                st.builds(Any, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+            ),
+            max_leaves=4,
         ),
-        max_leaves=4,
     )
 
 

@@ -6,10 +6,11 @@ from serving.rules import Facts, Rules, State, advance, fold, step
 from serving.rules.fold import Row
 from tests.serving.rules.made_up import each_moment, lives, looked_at_always, rules
 
-MANY = settings(max_examples=settings.get_profile(settings.get_current_profile_name()).max_examples * 5)
+EXAMPLES = settings.get_profile(settings.get_current_profile_name()).max_examples
+MANY, MORE = settings(max_examples=EXAMPLES * 4), settings(max_examples=EXAMPLES * 20)
 
 
-@MANY
+@MORE
 @given(rules(), lives())
 def test_a_fold_finds_what_looking_at_every_microsecond_finds(found: Rules, rows: list[Row]) -> None:
     state, moves = looked_at_always(found, rows)

@@ -142,6 +142,19 @@ def test_people_leave_and_enter_by_the_passing_of_time(tmp_path: Path) -> None:
     )
 
 
+def test_of_several_times_the_one_that_decides_is_awaited(tmp_path: Path) -> None:
+    rules = made(
+        tmp_path,
+        "  both: {why: w, when: {all: [since_signup < 9 hours, since_last_event < 2 hours]}}\n"
+        "  either: {why: w, when: {any: [since_signup < 9 hours, since_last_event < 2 hours]}}\n"
+        "  long: {why: w, when: {all: [since_signup >= 5 hours, since_last_event >= 4 hours]}}\n"
+        "  soon: {why: w, when: {any: [since_signup >= 5 hours, since_last_event >= 4 hours]}}\n",
+    )
+    assert lived(rules, [(0, {"signed_up_us": 0, "last_event_us": 0})], 99) == [
+        *("0 +both", "0 +either", "2 -both", "4 +soon", "5 +long", "9 -either")
+    ]
+
+
 def test_time_in_another_segment_counts(tmp_path: Path) -> None:
     rules = made(
         tmp_path,
