@@ -35,7 +35,7 @@ def main() -> None:
 @main.command()
 @click.option("--users", default=5000, show_default=True, type=click.IntRange(min=1), help="People who sign up.")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same people.")
-@click.option("--experiment", is_flag=True, help="Half of them are shown an element that has an effect.")
+@click.option("--experiment/--no-experiment", default=True, show_default=True, help="Show half of them an element.")
 def simulate(users: int, seed: int, experiment: bool) -> None:
     """Simulate sign-ups of the saas product into the lake. A second time it does nothing.
 

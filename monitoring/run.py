@@ -1,6 +1,7 @@
 """The whole loop once, from events to the weekly page: what `make run` does.
 
-ingest ─► backfill ─► train ─► promote ─► build the Bento ─► serve and decide over HTTP ─► report ─► run.json
+ingest ─► backfill ─► train ─► promote ─► build the Bento ─► serve and decide over HTTP ─► experiment
+                                                                          ─► report ─► run.json
 """
 
 import json
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.log_to_lake import ingest
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
@@ -71,6 +73,7 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
         _published(run_)
         _build(run_)
         _decide(run_, port)
+        _experiment(run_)
         _report(run_)
     run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
     _finish(run_)
@@ -87,7 +90,7 @@ def _explained() -> Iterator[None]:
 
 def _ingest(run_: Run, data: Path | None, users: int) -> None:
     with run_.step("events"):
-        source: dict[str, Any] = {} if run_.domain.needs_data else {"users": users}
+        source: dict[str, Any] = {} if run_.domain.needs_data else {"users": users, "experiment": TEMPLATES}
         ingested = ingest(run_.settings, data, **source)
         run_.at_us = _now(run_)
     run_.figures["events"] = {"accepted": ingested.accepted, "refused": dict(sorted(ingested.refused.items()))}
@@ -192,6 +195,19 @@ def _decide(run_: Run, port: int | None) -> None:
         found = parity(run_.settings)
         run_.console.print(found.table())
     run_.figures["parity"] = {"vectors": found.vectors, "not_comparable": found.not_comparable, "wrong": found.wrong}
+
+
+def _experiment(run_: Run) -> None:
+    """The experiment among simulated people, with its interval beside the simulator's truth."""
+    if run_.domain.needs_data:
+        return
+    from monitoring.simulated_experiment import simulated
+
+    with run_.step("experiment"):
+        found = simulated(run_.settings, run_.at_us)
+        if found is not None:
+            run_.console.print(found.table())
+            run_.figures["experiment"] = found.figures()
 
 
 def _people(run_: Run, most: int = 500) -> list[str]:

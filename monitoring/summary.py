@@ -38,11 +38,20 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
             "parity",
             f"{f['parity']['vectors']:,} served vectors recomputed from the lake, {f['parity']['wrong']} wrong values",
         ),
+        *_experiment(f.get("experiment")),
         ("Bento", f["bento"]),
         *((name, where) for name, where in f["uis"].items()),
         ("took", f"{f['seconds']['total']} s"),
     ]
     return rows
+
+
+def _experiment(f: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The experiment's interval, valid at all times, beside the truth; none where there is none."""
+    if f is None or "effect" not in f:
+        return []
+    effect, low, high, true = (f"{100 * f[name]:+.1f}" for name in ("effect", "low", "high", "truth"))
+    return [(f"experiment {f['name']}", f"{effect} points ({low} to {high}; truth {true}), {f['people']:,} people")]
 
 
 def _live(f: dict[str, Any]) -> str:

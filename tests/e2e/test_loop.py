@@ -63,6 +63,8 @@ def test_a_run_says_what_came_out(run, home):
     assert run["decisions"]["n"] == run["decisions"]["known"] + 1
     assert run["model"] == {"name": "saas-engagement", "version": 1}
     assert run["live"]["moves"] > 0 and run["live"]["stale"] == 0
+    tried = run["experiment"]
+    assert tried["low"] <= tried["truth"] <= tried["high"] and tried["people"] > 500
     assert run["parity"]["wrong"] == 0 and run["parity"]["vectors"] > run["live"]["events"]
     assert Path(run["report"]).read_text().startswith("<!")
     served = json.loads(Path(run["report"]).with_name("report.json").read_text())["served"]

@@ -26,4 +26,4 @@ class Experiment:
 
 
 TEMPLATES = Experiment("template_gallery", "template_gallery", {"explorer": 0.5, "hesitant": 0.7, "tourist": 0.2})
-"""The one of `python -m feature_repo simulate --experiment`: templates help those who do not know how to begin."""
+"""The one of `make simulate` and `make run`: templates help those who do not know how to begin."""
