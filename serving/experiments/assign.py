@@ -13,6 +13,7 @@ import msgspec
 
 from feature_repo.buckets import unit_interval, weighted
 from serving.experiments.declared import Experiment, Experiments
+from serving.times import rfc3339
 
 Exposures = Mapping[str, tuple[str, int]]
 """Experiment -> (variant, µs) of a person's first exposure, merged over the ids that are known to be theirs."""
@@ -57,7 +58,7 @@ def assign(
     variants, skipped = list[Assigned](), list[tuple[str, str]]()
     for experiment in experiments.experiments.values():
         held = taken.get(experiment.layer)
-        if why_not := _closed(experiment, at_us, paused):
+        if why_not := closed(experiment, at_us, paused):
             skipped.append((experiment.name, why_not))
         elif held is experiment:
             variants.append(_stays(experiment, *exposures[experiment.name]))
@@ -70,6 +71,17 @@ def assign(
         else:
             variants.append(_enters(experiment, unit_id))
     return Assignment(tuple(variants), holdout, tuple(skipped))
+
+
+def closed(experiment: Experiment, at_us: int, paused: Collection[str]) -> str | None:
+    """Why nobody is in it at that time: killed, paused, not begun, ended; None: somebody may be."""
+    if experiment.kill:
+        return "killed"
+    if experiment.name in paused:
+        return "paused"
+    if at_us < experiment.start_us:
+        return "not begun"
+    return None if experiment.runs(at_us) else "ended"
 
 
 def in_holdout(experiments: Experiments, unit_id: str, exposures: Exposures) -> bool:
@@ -96,17 +108,6 @@ def apply(assignment: Assignment, elements: Sequence[str]) -> tuple[str, ...]:
     return tuple(e for e in dict.fromkeys((*shown, *elements)) if e not in hidden)
 
 
-def _closed(experiment: Experiment, at_us: int, paused: Collection[str]) -> str | None:
-    """Why nobody is in it; None: somebody may be."""
-    if experiment.kill:
-        return "killed"
-    if experiment.name in paused:
-        return "paused"
-    if at_us < experiment.start_us:
-        return "not begun"
-    return None if experiment.runs(at_us) else "ended"
-
-
 def _sticky(
     experiments: Experiments, unit_id: str, exposures: Exposures, at_us: int, paused: Collection[str]
 ) -> dict[str, Experiment]:
@@ -117,14 +118,14 @@ def _sticky(
         experiment = experiments.experiments.get(name)
         if experiment is None or experiment.layer in stays or exposures[name][0] not in experiment.variants:
             continue
-        if not _closed(experiment, at_us, paused) and in_ramp(experiment, unit_id, at_us, us):
+        if not closed(experiment, at_us, paused) and in_ramp(experiment, unit_id, at_us, us):
             stays[experiment.layer] = experiment
     return stays
 
 
 def _stays(experiment: Experiment, name: str, exposed_us: int) -> Assigned:
     variant = experiment.variants[name]
-    why = f"{experiment.name}: {name}, as first seen at {exposed_us} µs"
+    why = f"{experiment.name}: {name}, as first seen at {rfc3339(exposed_us)}"
     return Assigned(experiment.name, name, why, variant.show, variant.hide)
 
 

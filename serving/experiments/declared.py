@@ -3,6 +3,8 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -76,7 +78,8 @@ class Experiment(msgspec.Struct, frozen=True):
         return self.ramp[step - 1].share if step and self.runs(at_us) else 0.0
 
 
-class Experiments(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Experiments:
     """All experiments of a domain.
 
     holdout: the share of people who never get any treatment, by their own salt. layers: salt of each layer.
@@ -86,15 +89,15 @@ class Experiments(msgspec.Struct, frozen=True):
     domain: str
     holdout: float = 0.0
     holdout_salt: str = "holdout"
-    layers: Mapping[str, str] = {}
-    experiments: Mapping[str, Experiment] = {}
+    layers: Mapping[str, str] = field(default_factory=dict)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def content(self) -> str:
         """Canonical JSON, from which `from_content` makes the same experiments; order is kept, for it has a meaning."""
         return msgspec.json.encode(self).decode()
 
-    @property
+    @cached_property
     def version(self) -> str:
         """12 hex digits of the SHA-256 of `content`: equal for equal behaviour and words, whatever the comments."""
         return hashlib.sha256(self.content.encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from rich.table import Table
 from feature_repo import domains
 from feature_repo.settings import Settings
 from serving import playbook
+from serving.experiments.assign import closed
 from serving.experiments.declared import Experiment, Experiments
 from serving.experiments.paused import Paused, read
 
@@ -27,14 +28,9 @@ def paused(settings: Settings) -> dict[str, Paused]:
 
 
 def standing(experiment: Experiment, held: Mapping[str, Paused], at_us: int) -> str:
-    """Running, paused and why, killed, not begun, or ended."""
-    if experiment.kill:
-        return "killed"
-    if at_us < experiment.start_us:
-        return "not begun"
-    if not experiment.runs(at_us):
-        return "ended"
-    return f"paused: {held[experiment.name].reason}" if experiment.name in held else "running"
+    """Running, not begun, ended, killed, or paused and why."""
+    why_not = closed(experiment, at_us, held)
+    return f"paused: {held[experiment.name].reason}" if why_not == "paused" else why_not or "running"
 
 
 def table(experiments: Experiments, held: Mapping[str, Paused], at_us: int) -> Table:

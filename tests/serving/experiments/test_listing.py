@@ -21,7 +21,8 @@ ONE = Experiment("one", "Why?", "l", (0, 0.5), 100, 200, (Step(100, 0.1), Step(1
         (99, {}, "not begun"),
         (100, {}, "running"),
         (100, {"one": Paused("errors up", 1)}, "paused: errors up"),
-        (200, {"one": Paused("errors up", 1)}, "ended"),
+        (200, {}, "ended"),
+        (200, {"one": Paused("errors up", 1)}, "paused: errors up"),
     ],
 )
 def test_where_an_experiment_stands(at_us: int, held: dict[str, Paused], said: str) -> None:
