@@ -6,12 +6,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from feature_repo import domains
 from feature_repo.settings import Settings
 from monitoring import experiments
 from monitoring.comparison import MISMATCH_LEVEL, Curve
 from monitoring.experiments import Result, sentence
 from monitoring.words import moment
 from serving.experiments import listing
+from serving.experiments.parsing import location
 from serving.experiments.paused import FILE, Paused
 
 
@@ -21,14 +23,19 @@ def show(settings: Settings, at_us: int, console: Console) -> list[Result]:
     Raises:
         ValueError: the file of experiments does not fit.
     """
-    found = experiments.experiments(settings, listing.of(settings), at_us)
+    declared = listing.of(settings)
+    if not declared.experiments:
+        console.print(
+            f"{settings.domain} has no experiments: {location(domains.load(settings.domain))}", soft_wrap=True
+        )
+        return []
+    found = experiments.experiments(settings, declared, at_us)
     held = experiments.pause(settings, found)
     console.print(table(found))
     folder = settings.report / "experiments"
     for result in found:
         draw(settings, result)
-    if found:
-        console.print(f"intervals over days: {folder}", soft_wrap=True)
+    console.print(f"intervals over days: {folder}", soft_wrap=True)
     tell(settings, held, console)
     return found
 

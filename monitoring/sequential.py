@@ -22,6 +22,9 @@ TUNED_FOR = 1_000
 FEWEST = 100
 """People in each arm before anything is said: the intervals are asymptotic."""
 
+FEWEST_OF_EACH = 10
+"""People in each arm to whom it happened, and to whom it did not, before anything is said."""
+
 CONCENTRATION = 100.0
 """Of the Dirichlet prior of a mismatch: the larger, the closer to the intended shares it is looked for."""
 
@@ -41,6 +44,10 @@ class Arms:
     def of(cls, y: Floats, x: Floats, looks: Ints) -> "Arms":
         """y, x: in the order in which people became known. looks: (k,) how many are known at each look."""
         return cls(*(_until(column, looks) for column in (np.ones_like(y), y, x, x * x, x * y, y * y)))
+
+    def too_few(self) -> npt.NDArray[np.bool_]:
+        """At which looks the arm is too small for an interval; y is 0 or 1."""
+        return (self.n < FEWEST) | (np.minimum(self.y, self.n - self.y) < FEWEST_OF_EACH)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def effects(control: Arms, treatment: Arms, adjusted: bool = True) -> Effects:
         level, slope, left = zip(*(_fitted(arm, mean_x, adjusted) for arm in (control, treatment)), strict=True)
         spread = (slope[1] - slope[0]) ** 2 * var_x / people
         error = np.sqrt(left[0] / control.n + left[1] / treatment.n + spread)
-        few = np.minimum(control.n, treatment.n) < FEWEST
+        few = control.too_few() | treatment.too_few()
         return Effects(*(np.where(few, np.nan, v) for v in (level[1] - level[0], error, people, level[0])))
 
 

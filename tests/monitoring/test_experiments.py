@@ -261,7 +261,7 @@ def test_the_table_says_it(found: Simulated) -> None:
 
 def test_without_features_it_is_the_plain_difference(settings: Settings, found: Simulated, tmp_path: Path) -> None:
     rows = found.result.people.assign(variants=1, exposed_us=1, anchor_us=0, end_us=5)
-    happened = rows["user_id"].isin(["u000001"])
+    happened = rows["user_id"].str[-1].isin(["1", "2", "3"])
     rows["outcome_us"] = pd.array(np.where(happened, 3, 0), dtype="Int64")
     rows["outcome_us"] = rows["outcome_us"].where(happened)
     rows = rows.astype({"anchor_us": "Int64", "end_us": "Int64"}).reset_index(drop=True)
@@ -297,6 +297,18 @@ experiments:
     assert (settings.report / "experiments" / "template_gallery.png").exists()
     [guarded] = result.guarded
     assert guarded.curve.people[-1] > result.overall[0].people[-1], "three days are over sooner than fourteen"
+
+
+def test_the_command_on_a_product_without_experiments_and_on_one_without_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    for name in ("FIRSTMILE_LAKE", "FIRSTMILE_EXPERIMENTS"):
+        monkeypatch.delenv(name, raising=False)
+    said = CliRunner().invoke(main, ["experiments", "--domain", "oulad"])
+    assert (said.exit_code, "oulad has no experiments" in said.output) == (0, True)
+    said = CliRunner().invoke(main, ["experiments", "--domain", "saas", "--at", "2026-06-01T00:00:00Z"])
+    assert (said.exit_code, said.output.count("too few people yet (0)")) == (0, 5), said.output
 
 
 def test_without_a_planted_experiment_there_is_nothing_to_analyse(tmp_path: Path) -> None:

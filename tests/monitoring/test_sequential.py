@@ -66,9 +66,16 @@ def test_each_look_is_what_the_people_until_then_give() -> None:
 
 def test_too_few_people_in_one_arm_say_nothing() -> None:
     n = sequential.FEWEST
-    found = effects(*arms([rate(500, 100), rate(n, 30)], looks=[0, n - 1, n]))
+    found = effects(*arms([np.tile([1.0, 0.0], 250), np.tile([1.0, 0.0], n // 2)], looks=[0, n - 1, n]))
     assert np.isnan(found.effect).tolist() == [True, True, False]
     assert all(np.isnan(side).tolist() == [True, True, False] for side in found.interval(0.05))
+
+
+@pytest.mark.parametrize("happened", [0, 9, 10, 490, 491, 500])
+def test_a_rate_of_almost_none_or_all_says_nothing(happened: int) -> None:
+    """Without a single one the standard error would be 0, and the interval sure of itself."""
+    found = effects(*arms([rate(500, 250), rate(500, happened)]), adjusted=False)
+    assert np.isnan(found.effect[0]) == (happened not in (10, 490))
 
 
 def test_a_covariate_that_says_nothing_changes_nothing() -> None:
