@@ -61,6 +61,19 @@ class Result:
         allowed = f"worse than control by more than {100 * one.guardrail.worse_than:g} points"
         return f"{one.guardrail.metric} of {one.curve.treatment} is {allowed}, sure since {date(one.broken_us or 0)}"
 
+    def figures(self) -> dict[str, object]:
+        """All of it as plain values, for whoever shows it."""
+        guarded = [
+            g.curve.figures() | {"worse_than": g.guardrail.worse_than, "broken_us": g.broken_us} for g in self.guarded
+        ]
+        return {
+            "experiment": self.experiment.name, "question": self.experiment.question, "at_us": self.at_us,
+            "exposed": dict(self.exposed), "counted": len(self.people), "crossed": self.crossed,
+            "unknown": self.unknown, "mismatch": self.mismatch, "pause": self.pause,
+            "overall": [c.figures() for c in self.overall], "segments": [c.figures() for c in self.segments],
+            "guardrails": guarded,
+        }  # fmt: skip
+
 
 def experiments(settings: Settings, declared: Experiments, at_us: int) -> list[Result]:
     """The result of each experiment that has begun by `at_us`; in their order."""

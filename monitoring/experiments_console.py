@@ -1,5 +1,6 @@
-"""`python -m monitoring experiments`: a table, a picture each, and what had to pause."""
+"""`python -m monitoring experiments`: a table, a picture each, the figures as JSON, and what had to pause."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -35,6 +36,7 @@ def show(settings: Settings, at_us: int, console: Console) -> list[Result]:
     folder = settings.report / "experiments"
     for result in found:
         draw(settings, result)
+    (folder / "experiments.json").write_text(json.dumps([r.figures() for r in found], indent=2) + "\n")
     console.print(f"intervals over days: {folder}", soft_wrap=True)
     tell(settings, held, console)
     return found

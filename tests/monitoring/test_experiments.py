@@ -1,6 +1,7 @@
 """Experiments through the lake: exposures, outcomes, segments, guardrails, pauses, the simulated one and its truth."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -295,6 +296,9 @@ experiments:
     assert "MISMATCH" in out.getvalue() and "PAUSED template_gallery since" in out.getvalue(), "weights 3:1, people 1:1"
     assert list(paused.read(settings.state)) == ["template_gallery"]
     assert (settings.report / "experiments" / "template_gallery.png").exists()
+    [told] = json.loads((settings.report / "experiments" / "experiments.json").read_text())
+    assert told["pause"] == result.pause and told["exposed"] == result.exposed
+    assert told["overall"][0]["effect"] == pytest.approx(result.overall[0].effect[-1], abs=1e-4)
     [guarded] = result.guarded
     assert guarded.curve.people[-1] > result.overall[0].people[-1], "three days are over sooner than fourteen"
 
