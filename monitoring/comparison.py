@@ -52,10 +52,10 @@ class Curve:
 
     def figures(self) -> dict[str, object]:
         """The newest interval as plain values; effects are differences of shares, null: too few people yet."""
-        found = {"treatment": self.treatment, "metric": self.metric, "segment": self.segment}
+        who: dict[str, object] = {"treatment": self.treatment, "metric": self.metric, "segment": self.segment}
         newest = {"control": self.control, "effect": self.effect, "low": self.low, "high": self.high}
         values = {name: round(float(v[-1]), 4) if self.known else None for name, v in newest.items()}
-        return found | {"people": int(self.people[-1])} | values
+        return who | {"people": int(self.people[-1])} | values
 
     @property
     def narrowed(self) -> float:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.feedback import VIEWED
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 from monitoring import comparison, covariates, exposures
@@ -80,7 +81,7 @@ def experiments(settings: Settings, declared: Experiments, at_us: int) -> list[R
     domain = domains.load(settings.domain)
     begun = [e for e in declared.experiments.values() if e.start_us <= at_us]
     metrics = {m for e in begun for m in (e.metric, *(g.metric for g in e.guardrails))} - {domain.label.name}
-    events = exposures.attributed(settings, {exposures.VIEWED, *metrics})
+    events = exposures.attributed(settings, {VIEWED, *metrics})
     events = events[events["ts_us"] <= at_us]
     seen, outcomes = exposures.first(events), domain.outcomes(settings).to_pandas()
     found = []

@@ -7,14 +7,12 @@ import ibis
 import pandas as pd
 
 from feature_repo import domains
+from feature_repo.feedback import VIEWED
 from feature_repo.history import END, history, typed
 from feature_repo.lake import Lake
 from feature_repo.program import Program
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import Column
-
-VIEWED = "Experiment Viewed"
-"""The event that the product sends at the moment when it shows (or, of a control, would have shown) a variant."""
 
 COLUMNS = (Column("experiment", "properties.experiment_id"), Column("variant", "properties.variation_id"))
 EDGES = ("identify", "alias")
@@ -45,6 +43,8 @@ def _run(con: "ibis.backends.duckdb.Backend", program: Program, result: ibis.Tab
 
 def first(viewed: pd.DataFrame) -> pd.DataFrame:
     """The first exposure of each person to each experiment, in the order of time.
+
+    The product sends one at the moment when it shows (or, of a control, would have shown) a variant.
 
     viewed: rows of `attributed`. Returns: user_id, experiment, variant, exposed_us, variants (how many different ones
     the person saw; above 1 some assignment did not stick).

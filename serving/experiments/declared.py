@@ -3,13 +3,12 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import msgspec
 
 
-class Variant(msgspec.Struct, frozen=True):
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One arm: its weight among the arms, and what it does to the elements that the policy chose."""
 
     weight: float
@@ -17,14 +16,14 @@ class Variant(msgspec.Struct, frozen=True):
     hide: tuple[str, ...] = ()
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From a time (µs since 1970 UTC) on, the share of the experiment's slice that is in."""
 
     at_us: int
     share: float
 
 
-class Guardrail(msgspec.Struct, frozen=True):
+class Guardrail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a treatment may cost: it pauses once `metric` is surely worse than control's by more than `worse_than`.
 
     metric: the domain's label, or the name of an event. The share of people to whom it happens after the exposure, by
@@ -37,7 +36,7 @@ class Guardrail(msgspec.Struct, frozen=True):
     within_us: int | None = None
 
 
-class Experiment(msgspec.Struct, frozen=True):
+class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question that is answered by showing people different things, by chance.
 
     buckets: its slice of the layer, [from, to) within [0, 1]. start_us, end_us: [start, end), end null: open.
@@ -78,8 +77,7 @@ class Experiment(msgspec.Struct, frozen=True):
         return self.ramp[step - 1].share if step and self.runs(at_us) else 0.0
 
 
-@dataclass(frozen=True)
-class Experiments:
+class Experiments(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     """All experiments of a domain.
 
     holdout: the share of people who never get any treatment, by their own salt. layers: salt of each layer.
@@ -89,8 +87,20 @@ class Experiments:
     domain: str
     holdout: float = 0.0
     holdout_salt: str = "holdout"
-    layers: Mapping[str, str] = field(default_factory=dict)
-    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    layers: Mapping[str, str] = {}
+    experiments: Mapping[str, Experiment] = {}
+
+    @classmethod
+    def from_content(cls, content: str) -> "Experiments":
+        """The experiments of which this is the content.
+
+        Raises:
+            ValueError: it is no content of experiments, or of ones with more to them than this version knows.
+        """
+        try:
+            return msgspec.json.decode(content, type=cls)
+        except msgspec.DecodeError as e:
+            raise ValueError(f"no content of experiments: {e}; expected what `Experiments.content` gives") from e
 
     @cached_property
     def content(self) -> str:
@@ -101,12 +111,3 @@ class Experiments:
     def version(self) -> str:
         """12 hex digits of the SHA-256 of `content`: equal for equal behaviour and words, whatever the comments."""
         return hashlib.sha256(self.content.encode()).hexdigest()[:12]
-
-
-def from_content(content: str) -> Experiments:
-    """The experiments that gave this content.
-
-    Raises:
-        msgspec.ValidationError: it is no content of experiments.
-    """
-    return msgspec.json.decode(content, type=Experiments)

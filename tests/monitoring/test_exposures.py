@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from feature_repo.events import Event
+from feature_repo.feedback import VIEWED
 from feature_repo.lake import Lake
 from feature_repo.settings import Settings
 from monitoring import exposures
-from monitoring.exposures import VIEWED
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from feature_repo.domains.saas.behaviour import Act, Acts, Ints, together
 from feature_repo.domains.saas.experiment import CONTROL
 from feature_repo.domains.saas.people import People, user_id
+from feature_repo.feedback import VIEWED
 from feature_repo.vocabulary import DAY, HOUR, MINUTE, SECOND
 
 Raw = dict[str, Any] | bytes
@@ -171,7 +172,7 @@ _TRACKS: dict[int, Callable[[_Sender, int, int], tuple[str, dict[str, Any]]]] = 
     Act.SIGNED_UP: lambda s, i, v: ("Signed Up", {"plan": s.plan[i], "fields_empty": v}),
     Act.SHOWN: lambda s, i, v: ("Element Shown", {"element": s.elements[v]}),
     Act.PUBLISHED: lambda s, i, v: ("Project Published", {}),
-    Act.VIEWED: lambda s, i, v: ("Experiment Viewed", s.viewed(v)),
+    Act.VIEWED: lambda s, i, v: (VIEWED, s.viewed(v)),
 }
 
 

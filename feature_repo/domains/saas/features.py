@@ -50,7 +50,6 @@ EVENTS = {
     "Error Shown": {"status": "int64"},
     "Help Opened": {"topic": "string"},
     "Project Published": {},
-    "Experiment Viewed": {"experiment_id": "string", "variation_id": "string"},
 }
 
 ENRICH = (UserAgent(), Channel(), LocalTime(), Range("properties.bytes", 0, 10**12))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.experiments.assign import Assigned, Assignment, Exposures, apply, assign
-from serving.experiments.declared import Experiment, Experiments, Step, Variant, from_content
+from serving.experiments.declared import Experiment, Experiments, Step, Variant
 
 ARMS = {"control": Variant(1, hide=("tour",)), "tour": Variant(1, show=("tour",))}
 IDS = [f"u{i}" for i in range(2_000)]
@@ -145,7 +145,7 @@ def test_variants_change_the_elements() -> None:
 
 def test_a_replay_from_content_gives_the_same() -> None:
     many = of(experiment("a", (0, 0.5), 0.7), experiment("b", (0.5, 1)), holdout=0.1)
-    again = from_content(many.content)
+    again = Experiments.from_content(many.content)
     assert [assign(again, i, (), {}, NOW) for i in IDS] == [assign(many, i, (), {}, NOW) for i in IDS]
 
 

@@ -136,11 +136,17 @@ def test_all_findings_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> 
 
 def test_content_gives_the_same_experiments_and_version(tmp_path: Path) -> None:
     found = loaded(tmp_path, GOOD)
-    again = declared.from_content(found.content)
+    again = Experiments.from_content(found.content)
     assert again == found and again.version == found.version and len(found.version) == 12
     assert list(again.experiments["a"].variants) == ["control", "tour"]
     assert loaded(tmp_path, "# a word\n" + GOOD).version == found.version
     assert loaded(tmp_path, GOOD.replace("weight: 2", "weight: 3")).version != found.version
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"domain": "saas", "more": 1}', '{"domain": 1}'])
+def test_what_is_no_content_is_refused(content: str) -> None:
+    with pytest.raises(ValueError, match="no content of experiments"):
+        Experiments.from_content(content)
 
 
 def test_the_shipped_files_fit_and_a_domain_without_one_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
