@@ -15,7 +15,7 @@ import msgspec
 from feature_repo.domain import Domain, Label
 from feature_repo.settings import Settings
 from serving import policy, rules
-from serving.experiments import declared, parsing
+from serving.experiments import parsing
 from serving.experiments.declared import Experiments
 from serving.policy import Policy
 from serving.rules import Rules
@@ -64,7 +64,7 @@ class Playbook:
             return cls(
                 Policy.from_content(parts.policy),
                 Rules.from_content(parts.rules),
-                declared.from_content(parts.experiments),
+                Experiments.from_content(parts.experiments),
                 parts.label,
             )
         except msgspec.DecodeError as e:

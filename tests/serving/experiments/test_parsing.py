@@ -5,7 +5,7 @@ import pytest
 from feature_repo import domains
 from feature_repo.vocabulary import DAY
 from serving import playbook
-from serving.experiments import declared, parsing
+from serving.experiments import parsing
 from serving.experiments.declared import Experiments, Guardrail, Step, Variant
 from serving.experiments.parsing import ExperimentsError, Known
 
