@@ -22,7 +22,7 @@ import msgspec
 from feature_repo.events import ANONYMOUS, Event
 from feature_repo.storage import BusyError
 
-__all__ = ["Busy", "BusyError", "Delivered", "EventLog", "OnPoison", "open_log"]
+__all__ = ["BROKERS", "Busy", "BusyError", "Delivered", "EventLog", "OnPoison", "open_log"]
 
 OnPoison = Callable[[bytes, str], None]
 """Takes a message that is no event, and why it is none; it has to keep it durably, for the log then forgets it."""
@@ -189,7 +189,8 @@ class Progress(Generic[_Token]):
             self.reached = self._order.popleft()
 
 
-_BROKERS = {"kafka": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq", "kinesis": "kinesis"}
+BROKERS = {"kafka": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq", "kinesis": "kinesis"}
+"""By the scheme of an address: which broker, and so which module."""
 
 
 def open_log(url: str, first: int = 1, start: int = 0, on_poison: OnPoison = report_poison) -> EventLog:
@@ -207,9 +208,9 @@ def open_log(url: str, first: int = 1, start: int = 0, on_poison: OnPoison = rep
         from feature_repo.sqlite_log import SqliteLog
 
         return SqliteLog(Path(url), first, start, on_poison=on_poison)
-    if scheme not in _BROKERS:
-        raise ValueError(f"event log: expected a path or {', '.join(f'{s}://…' for s in _BROKERS)}; came {url!r}")
-    extra = _BROKERS[scheme]
+    if scheme not in BROKERS:
+        raise ValueError(f"event log: expected a path or {', '.join(f'{s}://…' for s in BROKERS)}; came {url!r}")
+    extra = BROKERS[scheme]
     try:
         module = import_module(f"feature_repo.{extra}_log")
     except ModuleNotFoundError as error:

@@ -44,6 +44,19 @@ def from_url(url: SplitResult, on_poison: OnPoison) -> "KafkaLog":
     return KafkaLog(url.netloc, url.path.strip("/") or "firstmile", group, shards, settings, on_poison)
 
 
+def common(servers: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """What librdkafka's clients are told, all of them. settings: out of the address."""
+    return {"bootstrap.servers": servers, "logger": _log, **settings}
+
+
+def producing(common: Mapping[str, Any]) -> dict[str, Any]:
+    """What a producer is told besides."""
+    return {"delivery.timeout.ms": 30_000, "partitioner": "murmur2_random", **common} | {
+        "acks": "all",
+        "enable.idempotence": True,
+    }
+
+
 class _Append:
     """One append: done when the last of its messages is reported."""
 
@@ -84,15 +97,12 @@ class KafkaLog:
         most_waiting: int = MOST_WAITING,
     ) -> None:
         self._topic, self._on_poison, self._backlog = topic, on_poison, Backlog(most_waiting)
-        common: dict[str, Any] = {"bootstrap.servers": servers, "logger": _log, **(settings or {})}
-        _ensure_topic(AdminClient(common), topic, shards)
-        self._producing = {"delivery.timeout.ms": 30_000, "partitioner": "murmur2_random", **common} | {
-            "acks": "all",
-            "enable.idempotence": True,
-        }
+        shared = common(servers, settings or {})
+        ensure_topic(AdminClient(shared), topic, shards)
+        self._producing = producing(shared)
         self._producer = Producer(self._producing)
         self._consumer = Consumer(
-            {"auto.offset.reset": "earliest", "partition.assignment.strategy": "cooperative-sticky", **common}
+            {"auto.offset.reset": "earliest", "partition.assignment.strategy": "cooperative-sticky", **shared}
             | {"group.id": group, "enable.auto.commit": False}
         )
         self._consuming = threading.Lock()  # guards what follows
@@ -224,11 +234,16 @@ def _fail_all(producer: Producer) -> None:
             continue
 
 
-def _ensure_topic(admin: AdminClient, topic: str, partitions: int) -> None:
+def ensure_topic(admin: AdminClient, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> None:
+    """Make a topic where it is missing. config: of a topic that is made.
+
+    Raises:
+        KafkaException: no broker answers, or it cannot be made.
+    """
     if topic in admin.list_topics(timeout=TIMEOUT_S).topics:
         return
     try:
-        admin.create_topics([NewTopic(topic, partitions)])[topic].result(TIMEOUT_S)
+        admin.create_topics([NewTopic(topic, partitions, config=dict(config or {}))])[topic].result(TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise

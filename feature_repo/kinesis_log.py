@@ -56,6 +56,21 @@ def from_url(url: SplitResult, on_poison: OnPoison) -> "KinesisLog":
     )
 
 
+def client(region: str | None, endpoint: str | None) -> Any:
+    """Boto3's client."""
+    config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=10)
+    return boto3.client("kinesis", region_name=region, endpoint_url=endpoint, config=config)
+
+
+def ensure_stream(kinesis: Any, stream: str, shards: int) -> None:
+    """Make a stream where it is missing, and wait until it is there."""
+    try:
+        kinesis.describe_stream_summary(StreamName=stream)
+    except kinesis.exceptions.ResourceNotFoundException:
+        kinesis.create_stream(StreamName=stream, ShardCount=shards)
+    kinesis.get_waiter("stream_exists").wait(StreamName=stream)
+
+
 class KinesisLog:
     """An EventLog (see there) over boto3. The stream is made, with `shards` shards, where it is missing.
 
@@ -73,10 +88,9 @@ class KinesisLog:
         on_poison: OnPoison = report_poison,
         most_waiting: int = MOST_WAITING,
     ) -> None:
-        config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=10)
-        self._kinesis = boto3.client("kinesis", region_name=region, endpoint_url=endpoint, config=config)
+        self._kinesis = client(region, endpoint)
         self._stream, self._on_poison = stream, on_poison
-        self._ensure_stream(shards)
+        ensure_stream(self._kinesis, stream, shards)
         self._leases = Leases(checkpoints, stream, uuid4().hex, lease_s)
         self._shards: dict[str, _Shard] = {}
         self._balance_at = 0.0
@@ -130,13 +144,6 @@ class KinesisLog:
             self._closed = True
             self._writer.close()
             self._leases.close()
-
-    def _ensure_stream(self, shards: int) -> None:
-        try:
-            self._kinesis.describe_stream_summary(StreamName=self._stream)
-        except self._kinesis.exceptions.ResourceNotFoundException:
-            self._kinesis.create_stream(StreamName=self._stream, ShardCount=shards)
-        self._kinesis.get_waiter("stream_exists").wait(StreamName=self._stream)
 
     def _listed(self) -> dict[str, set[str]]:
         """The shards of the stream with their parents."""

@@ -10,9 +10,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import wait
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl
 from uuid import uuid4
 from zlib import crc32
@@ -33,13 +33,11 @@ from feature_repo.event_log import (
     shard_key,
 )
 from feature_repo.events import Event
+from feature_repo.rabbitmq_loop import TIMEOUT_S, Loop, connect
 
-TIMEOUT_S = 30.0
 PREFETCH = 250
 """Messages of one queue that a worker may hold."""
 BALANCE_S = 2.0
-
-_T = TypeVar("_T")
 
 
 def from_url(url: SplitResult, on_poison: OnPoison) -> "RabbitmqLog":
@@ -76,9 +74,8 @@ class RabbitmqLog:
         self._tags: dict[str, str] = {}  # the consumer of each queue
         self._active: set[str] = set()  # queues that something came from since the last balance
         self._balance_at = 0.0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"rabbitmq {queue}", daemon=True)
-        self._thread.start()
+        self._loop = Loop(f"rabbitmq {queue}")
+        self._run = self._loop.run
         try:
             self._publishing = self._run(self._open())
         except BaseException:
@@ -89,7 +86,7 @@ class RabbitmqLog:
         """Write events; the future is done once a quorum of the brokers has confirmed them all."""
         keyed = [(self._queues[crc32(shard_key(e).encode()) % len(self._queues)], encode(e)) for e in events]
         self._backlog.take([raw for _, raw in keyed])
-        future = asyncio.run_coroutine_threadsafe(self._publish(keyed), self._loop)
+        future = self._loop.submit(self._publish(keyed))
         self._writes.add(future)
         future.add_done_callback(self._writes.discard)
         return future
@@ -122,16 +119,11 @@ class RabbitmqLog:
 
     def close(self) -> None:
         """Write what waits, then leave; the broker gives others what is not acked."""
-        if self._loop.is_closed():
+        if self._loop.closed:
             return
         wait(self._writes.copy())
         self._run(self._leave())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
         self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * TIMEOUT_S)
 
     async def _open(self) -> AbstractRobustChannel:
         """Make the queues; a channel to publish and ask on: its own connection, so that no full queue holds acks up."""
@@ -150,7 +142,7 @@ class RabbitmqLog:
         return channel
 
     async def _channel(self, on_return_raises: bool = False) -> AbstractRobustChannel:
-        connection = await aio_pika.connect_robust(self._url, timeout=TIMEOUT_S, reconnect_interval=1)
+        connection = await connect(self._url)
         self._connections.append(connection)
         channel = connection.channel(on_return_raises=on_return_raises)
         await channel.initialize(timeout=TIMEOUT_S)

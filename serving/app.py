@@ -20,6 +20,7 @@ from serving.asgi import (
     Refused,
     Scope,
     Send,
+    Stream,
     answer_of,
     header,
     read_body,
@@ -32,6 +33,8 @@ from serving.collect.refused import listing
 from serving.collect.routes import Collector, Options
 from serving.engine import Engine
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
+from serving.segments.channels.running import PATH as SEGMENTS
+from serving.segments.channels.running import STREAM, Channels
 from serving.users import METHODS as USER_METHODS
 from serving.users import PATH as USERS
 from serving.users import Users
@@ -49,7 +52,7 @@ _batch_request = msgspec.json.Decoder(BatchRequest)
 
 
 class App:
-    """The routes. `engine`, `door` and `users` are put in when the service starts; until then their routes answer 503.
+    """The routes. `engine`, `door`, `users`, `channels` are put in when the service starts; before, theirs answer 503.
 
     keys: of servers. collect: who may send events, from where, and how many.
     """
@@ -61,6 +64,7 @@ class App:
         self.engine = engine
         self.door = door
         self.users: Users | None = None
+        self.channels: Channels | None = None
         self._collector = Collector(collect or Options())
         self._document = _encoder.encode(openapi.document())
         self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
@@ -82,6 +86,8 @@ class App:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         try:
             answer = await self._route(path, scope, receive)
+            if isinstance(answer, Stream):
+                return await answer.run(receive, send)
         except Refused as e:
             answer = answer_of(e)
         except Gone:
@@ -93,7 +99,7 @@ class App:
             self.engine.metrics.responded(path, answer.status, time.perf_counter() - began)
         await send_answer(answer, scope["method"] == "HEAD", send)
 
-    async def _route(self, path: str, scope: Scope, receive: Receive) -> Answer:
+    async def _route(self, path: str, scope: Scope, receive: Receive) -> Answer | Stream:
         method = scope["method"]
         if handler := self._decides.get(path):
             if method != "POST":
@@ -107,6 +113,8 @@ class App:
             return await self._collector.respond(path, scope, receive, self.door)
         if path == QUARANTINE:
             return await self._refused(scope)
+        if path in (SEGMENTS, STREAM):
+            return await self._segments(path, scope)
         if path.startswith(USERS):
             return await self._user(path.removeprefix(USERS), scope)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
@@ -132,6 +140,13 @@ class App:
         _reads(scope["method"], QUARANTINE)
         self._authorize(scope)
         return await listing(started(self.door), scope.get("query_string", b""))
+
+    async def _segments(self, path: str, scope: Scope) -> Answer | Stream:
+        if path == STREAM and scope["method"] == "HEAD":
+            raise Refused(405, "method_not_allowed", f"{path} takes GET, not HEAD", None, (b"allow", b"GET"))
+        _reads(scope["method"], path)
+        self._authorize(scope)
+        return await started(self.channels).respond(path, scope)
 
     async def _user(self, person: str, scope: Scope) -> Answer:
         what = next((w for w in USER_METHODS if w and person.endswith(w)), "")

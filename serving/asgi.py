@@ -43,6 +43,12 @@ class Answer(msgspec.Struct, frozen=True):
     headers: tuple[Header, ...] = ()
 
 
+class Stream(msgspec.Struct, frozen=True):
+    """A response that goes on: sends itself, headers first, until it ends."""
+
+    run: Callable[[Receive, Send], Awaitable[None]]
+
+
 def started(part: Part | None) -> Part:
     """A part of the service that is put in when it starts.
 

@@ -9,6 +9,10 @@ from serving.collect import document as collect
 from serving.collect.refused import RefusedEvents
 from serving.erasing import Erased
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
+from serving.segments.channels.event import SegmentChanged
+from serving.segments.channels.overview import SegmentsNow
+from serving.segments.channels.running import PATH as SEGMENTS
+from serving.segments.channels.running import STREAM
 from serving.users import LIMIT, MOST, OPT_OUT, PATH, Held
 
 Json = dict[str, Any]
@@ -46,6 +50,8 @@ def document() -> Json:
             RefusedEvents,
             Held,
             Erased,
+            SegmentsNow,
+            SegmentChanged,
         ),
         ref_template="#/components/schemas/{name}",
     )
@@ -61,9 +67,11 @@ def document() -> Json:
             {"name": "decisions", "description": "What to show."},
             {"name": "collect", "description": "What happened."},
             {"name": "users", "description": "What is held of a person, and its removal."},
+            {"name": "segments", "description": "Who is where, and who moves."},
             {"name": "service", "description": "The state of the process; never needs a key."},
         ],
-        "paths": _decisions() | collect.paths() | _users() | _service(),
+        "paths": _decisions() | collect.paths() | _users() | _segments() | _service(),
+        "webhooks": {"segment.changed": {"post": _webhook()}},
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -142,6 +150,48 @@ def _users() -> Json:
 def _user(operation: str, summary: str, parameters: list[Json]) -> Json:
     told = {"operationId": operation, "tags": ["users"], "summary": summary}
     return told | {"security": [{"serverKey": []}, {}], "parameters": parameters}
+
+
+def _segments() -> Json:
+    filters = [
+        collect.parameter("user", "query", "Only this person's changes."),
+        collect.parameter("segment", "query", "Only changes of this segment."),
+        collect.parameter("after", "query", "Changes after this `seq`; Last-Event-ID, where it is given, counts more."),
+        collect.parameter("Last-Event-ID", "header", "The id of the last event that was read: `seq`."),
+    ]
+    refusals = {
+        "401": REFUSALS["401"],
+        "403": REFUSALS["403"],
+        "405": "Another method than GET.",
+        "503": "The service is starting or ending, another process follows the segments, or too many read the stream.",
+    }
+    events = (
+        "Server-sent events `segment.changed`, each a SegmentChanged; `reset` where too much was missed to be sent."
+    )
+    stream: Json = {"description": events, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    told = {"tags": ["segments"], "security": [{"serverKey": []}, {}]}
+    now: Json = {"operationId": "segments", "summary": "How many people are in each segment, and the last changes."}
+    follow: Json = {"operationId": "followSegments", "summary": "Changes as they happen.", "parameters": filters}
+    positions = {"422": "No such position can be."}
+    return {
+        SEGMENTS: {"get": now | told | {"responses": {"200": _described("Now.", "SegmentsNow")} | _problems(refusals)}},
+        STREAM: {"get": follow | told | {"responses": {"200": stream} | _problems(refusals | positions)}},
+    }
+
+
+def _webhook() -> Json:
+    signed = "Signed as Standard Webhooks 1.0 says: https://www.standardwebhooks.com"
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    return {
+        "summary": "Somebody entered or left a segment: sent to the endpoints in FIRSTMILE_WEBHOOKS.",
+        "parameters": [collect.parameter(name, "header", signed) for name in names],
+        "requestBody": {"required": True, "content": _json("SegmentChanged")},
+        "responses": {
+            "2XX": {"description": "Taken."},
+            "410": {"description": "Send nothing more here."},
+            "default": {"description": "Not taken: it is sent again."},
+        },
+    }
 
 
 def _described(what: str, schema: str) -> Json:

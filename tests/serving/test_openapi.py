@@ -10,6 +10,8 @@ from serving import docs, openapi
 from serving.app import QUARANTINE, USER_METHODS, USERS, App
 from serving.collect.document import SETTINGS_PATH
 from serving.collect.routes import METHODS, SNIPPET
+from serving.segments.channels.running import PATH as SEGMENTS
+from serving.segments.channels.running import STREAM
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,8 @@ def fits(value: Any, schema: dict[str, Any], whole: dict[str, Any]) -> bool:
                 ok = value >= rule
             case "pattern":
                 ok = re.search(rule, value) is not None
+            case "enum":
+                ok = value in rule
             case "title" | "description" | "examples" | "default":
                 ok = True
             case other:
@@ -94,7 +98,7 @@ def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., 
     app = make_app()
     routes = {path: {"post"} for path in app._decides} | {path: {"get"} for path in app._pages}
     routes |= {path: set(methods.lower().split(", ")) for path, methods in METHODS.items()}
-    routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}}
+    routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}, SEGMENTS: {"get"}, STREAM: {"get"}}
     routes |= {f"{USERS}{{id}}{what}": {m.lower() for m in methods} for what, methods in USER_METHODS.items()}
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only

@@ -1,0 +1,85 @@
+"""All channels of a running service, put together in one place."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import msgspec
+
+from feature_repo.settings import Settings
+from serving.asgi import Answer, Scope, Stream
+from serving.segments.channels import dead_letters
+from serving.segments.channels.broker import Broker
+from serving.segments.channels.channel import Channel, Destination
+from serving.segments.channels.dead_letters import DeadLetters
+from serving.segments.channels.disabled import Disabled
+from serving.segments.channels.endpoints import declared
+from serving.segments.channels.hub import Hub
+from serving.segments.channels.overview import Counts
+from serving.segments.channels.sse import Streams
+from serving.segments.channels.webhook import Webhook
+from serving.segments.journal import Change, Journal
+
+PATH, STREAM = "/v1/segments", "/v1/segments/stream"
+EMBEDDED = "sqlite"
+_encoder = msgspec.json.Encoder()
+
+
+class Announcing(Protocol):
+    """What tells of changes once they are in the journal: calls each of `listeners`, which do not wait."""
+
+    listeners: list[Callable[[Sequence[Change]], None]]
+
+
+class Channels:
+    """What `start` gives."""
+
+    def __init__(self, journal: Journal, letters: DeadLetters, channels: Sequence[Channel]) -> None:
+        self.hub, self._counts, self._letters, self._channels = Hub(), Counts(journal), letters, channels
+        self._streams = Streams(journal, self.hub)
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """These are in the journal: the announcer's listener."""
+        for channel in self._channels:
+            channel.wake()
+        self.hub.tell(changes)
+
+    async def respond(self, path: str, scope: Scope) -> Answer | Stream:
+        """GET /v1/segments and /v1/segments/stream; raises what `Streams.open` does."""
+        if path == STREAM:
+            return await self._streams.open(scope)
+        return Answer(_encoder.encode(await asyncio.to_thread(self._counts.now)))
+
+    def erase(self, persons: Collection[str]) -> int:
+        """Forget the dead letters of these, whom the journal has forgotten; how many there were."""
+        self._counts.reset()
+        return self._letters.erase(frozenset(persons))
+
+    def close(self) -> None:
+        """End the streams, and the channels when what is under way ends."""
+        self.hub.close()
+        for channel in self._channels:
+            channel.stop()
+        for channel in self._channels:
+            channel.close()
+
+
+def start(settings: Settings, journal: Journal, announcer: Announcing) -> Channels:
+    """The channels that the environment names, running.
+
+    Raises:
+        WebhooksError: see endpoints.declared.
+    """
+    letters = DeadLetters(dead_letters.folder(settings))
+    channels = [Channel(journal, to) for to in _destinations(settings, journal, letters)]
+    started = Channels(journal, letters, channels)
+    announcer.listeners.append(started.tell)
+    for channel in channels:
+        channel.start()
+    return started
+
+
+def _destinations(settings: Settings, journal: Journal, letters: DeadLetters) -> list[Destination]:
+    disabled = Disabled(dead_letters.folder(settings))
+    webhooks: list[Destination] = [Webhook(e, journal, letters, disabled) for e in declared()]
+    return [*webhooks, Broker(settings)] if settings.log != EMBEDDED else webhooks
