@@ -72,12 +72,14 @@ class Entry(NamedTuple):
 class Journal:
     """Safe from several threads. file: null: in memory, for a process that tells nobody.
 
+    erasures: how often changes were removed, so that whoever has counted them counts anew.
+
     Raises:
         BusyError: another process writes this file.
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self.file, self._alone = file, ExitStack()
+        self.file, self._alone, self.erasures = file, ExitStack(), 0
         if file is not None:
             self._alone.enter_context(flock(file.with_suffix(".lock"), "service", 0.0))
         self._db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
@@ -147,7 +149,7 @@ class Journal:
     def erase(self, persons: Iterable[str]) -> int:
         """Forget these persons; how many changes of theirs there were."""
         with self._lock, Transaction(self._db):
-            gone = 0
+            gone, self.erasures = 0, self.erasures + 1
             for person in persons:
                 gone += self._db.execute("DELETE FROM changes WHERE person = ?", (person,)).rowcount
                 self._db.execute("DELETE FROM people WHERE person = ?", (person,))

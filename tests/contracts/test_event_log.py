@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,25 +89,6 @@ class Probe:
         while batch := log.poll(1_000, SETTLED_S):
             found += batch
         return found
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], brokers.Server]]:
-    """The server of a kind of log, started when it is asked for."""
-    start: dict[str, Callable[[], AbstractContextManager[brokers.Server]]] = {
-        "kafka": brokers.kafka,
-        "rabbitmq": lambda: brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")),
-        "kinesis": brokers.kinesis,
-    }
-    running: dict[str, brokers.Server] = {}
-    with ExitStack() as stack:
-
-        def server(kind: str) -> brokers.Server:
-            if kind not in running:
-                running[kind] = stack.enter_context(start[kind]())
-            return running[kind]
-
-        yield server
 
 
 def inject_sqlite(path: Path, raw: bytes) -> None:

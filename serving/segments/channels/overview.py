@@ -34,19 +34,15 @@ class Counts:
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._lock = journal, threading.Lock()
-        self._people, self._seq = Counter[tuple[str, str]](), 0
+        self._people, self._seq, self._erasures = Counter[tuple[str, str]](), 0, 0
 
     def now(self) -> SegmentsNow:
         """The counts and the newest changes, of one moment."""
         with self._lock:
+            if self._erasures != self._journal.erasures:
+                self._people, self._seq, self._erasures = Counter(), 0, self._journal.erasures
             more, self._seq = self._journal.counts(self._seq)
             self._people.update(more)
             counts = [SegmentCount(source, name, n) for (source, name), n in sorted(self._people.items()) if n > 0]
             changes = [document(c) for c in self._journal.newest(NEWEST) if c.seq <= self._seq]
             return SegmentsNow(counts, changes, self._seq)
-
-    def reset(self) -> None:
-        """Count anew: changes have been erased."""
-        with self._lock:
-            self._people.clear()
-            self._seq = 0

@@ -1,17 +1,16 @@
 """All channels of a running service, put together in one place."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from feature_repo.settings import Settings
 from serving.asgi import Answer, Scope, Stream
-from serving.segments.channels import dead_letters
 from serving.segments.channels.broker import Broker
 from serving.segments.channels.channel import Channel, Destination
-from serving.segments.channels.dead_letters import DeadLetters
+from serving.segments.channels.dead_letters import DeadLetters, folder
 from serving.segments.channels.disabled import Disabled
 from serving.segments.channels.endpoints import declared
 from serving.segments.channels.hub import Hub
@@ -34,8 +33,8 @@ class Announcing(Protocol):
 class Channels:
     """What `start` gives."""
 
-    def __init__(self, journal: Journal, letters: DeadLetters, channels: Sequence[Channel]) -> None:
-        self.hub, self._counts, self._letters, self._channels = Hub(), Counts(journal), letters, channels
+    def __init__(self, journal: Journal, channels: Sequence[Channel]) -> None:
+        self.hub, self._counts, self._channels = Hub(), Counts(journal), channels
         self._streams = Streams(journal, self.hub)
 
     def tell(self, changes: Sequence[Change]) -> None:
@@ -49,11 +48,6 @@ class Channels:
         if path == STREAM:
             return await self._streams.open(scope)
         return Answer(_encoder.encode(await asyncio.to_thread(self._counts.now)))
-
-    def erase(self, persons: Collection[str]) -> int:
-        """Forget the dead letters of these, whom the journal has forgotten; how many there were."""
-        self._counts.reset()
-        return self._letters.erase(frozenset(persons))
 
     def close(self) -> None:
         """End the streams, and the channels when what is under way ends."""
@@ -70,16 +64,15 @@ def start(settings: Settings, journal: Journal, announcer: Announcing) -> Channe
     Raises:
         WebhooksError: see endpoints.declared.
     """
-    letters = DeadLetters(dead_letters.folder(settings))
-    channels = [Channel(journal, to) for to in _destinations(settings, journal, letters)]
-    started = Channels(journal, letters, channels)
+    channels = [Channel(journal, to) for to in _destinations(settings, journal)]
+    started = Channels(journal, channels)
     announcer.listeners.append(started.tell)
     for channel in channels:
         channel.start()
     return started
 
 
-def _destinations(settings: Settings, journal: Journal, letters: DeadLetters) -> list[Destination]:
-    disabled = Disabled(dead_letters.folder(settings))
+def _destinations(settings: Settings, journal: Journal) -> list[Destination]:
+    letters, disabled = DeadLetters(folder(settings)), Disabled(folder(settings))
     webhooks: list[Destination] = [Webhook(e, journal, letters, disabled) for e in declared()]
     return [*webhooks, Broker(settings)] if settings.log != EMBEDDED else webhooks
