@@ -5,6 +5,7 @@ announcer's thread ─► tell ─► the service's event loop: a bounded queue 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -56,6 +57,7 @@ class Hub:
     def __init__(self, most_listeners: int = MOST_LISTENERS) -> None:
         self._listeners: set[Listener] = set()
         self._most, self._closed = most_listeners, False
+        self._told = deque[Frame]()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -82,12 +84,10 @@ class Hub:
 
     def tell(self, changes: Sequence[Change]) -> None:
         """These are in the journal; waits for nobody."""
-        listeners = len(self._listeners)
-        if listeners and self._loop is not None:
-            frames, most = [Frame(change) for change in changes], max(1, AT_ONCE // listeners)
+        if self._listeners and self._loop is not None:
+            self._told.extend(map(Frame, changes))
             with suppress(RuntimeError):  # the loop has ended
-                for start in range(0, len(frames), most):
-                    self._loop.call_soon_threadsafe(self._offer, frames[start : start + most])
+                self._loop.call_soon_threadsafe(self._offer)
 
     def close(self) -> None:
         """End every stream: a server waits for them when it stops. Also from a signal handler."""
@@ -96,10 +96,16 @@ class Hub:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._end)
 
-    def _offer(self, frames: list[Frame]) -> None:
-        for listener in self._listeners:
-            for frame in frames:
+    def _offer(self) -> None:
+        """Some of what was told; the rest once others have had a turn."""
+        for _ in range(max(1, AT_ONCE // max(1, len(self._listeners)))):
+            if not self._told:
+                return
+            frame = self._told.popleft()
+            for listener in self._listeners:
                 listener.offer(frame)
+        if self._loop is not None:
+            self._loop.call_soon(self._offer)
 
     def _end(self) -> None:
         for listener in self._listeners:

@@ -23,7 +23,7 @@ from serving import openapi
 from serving.app import App
 from serving.auth import Keys
 from serving.segments.channels import running, sse
-from serving.segments.channels.hub import MOST_WAITING, Hub
+from serving.segments.channels.hub import AT_ONCE, MOST_WAITING, Hub, Listener
 from serving.segments.channels.running import Channels
 from serving.segments.journal import FILE, Change, Journal
 
@@ -142,6 +142,15 @@ def test_none_is_lost_or_told_twice_while_it_catches_up(service: Service) -> Non
     writer.join()
 
 
+def test_what_comes_while_a_reader_is_let_in_is_told_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = service.journal.last
+    monkeypatch.setattr(service.journal, "last", lambda: (service.write(change("just now")), last())[1])
+    with reading(service, last=0) as events:
+        assert take(events, 1)[0]["data"]["userId"] == "just now"
+        service.write(change("then"))
+        assert take(events, 1)[0]["data"]["userId"] == "then"
+
+
 def test_too_much_missed_says_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MOST_AGAIN", 3)
     service.write(*[change(f"u-{n}") for n in range(10)])
@@ -236,6 +245,24 @@ def test_streams_end_when_they_are_told_to_and_no_new_one_begins(service: Servic
 def test_telling_nobody_costs_nothing_and_waits_for_nobody() -> None:
     Hub().tell([change()])
     Channels(Journal(), []).tell([change()])
+
+
+def test_decisions_have_their_turn_while_many_are_told() -> None:
+    """Of the event loop, while 200 changes go to 500 readers: counted in turns, not in time."""
+
+    async def turns() -> int:
+        hub, listeners, found = Hub(), [Listener(None, None) for _ in range(500)], 0
+        for listener in listeners:
+            hub.add(listener)
+        hub.tell([change(f"u-{n}") for n in range(200)])
+        while listeners[-1].waiting.qsize() < 200 or listeners[0].waiting.qsize() < 200:
+            await asyncio.sleep(0)
+            found += 1
+        frames = [listeners[0].waiting.get_nowait() for _ in range(200)]
+        assert [f.change.person for f in frames] == [f"u-{n}" for n in range(200)]
+        return found
+
+    assert asyncio.run(turns()) >= 200 * 500 // AT_ONCE
 
 
 SERVER = """

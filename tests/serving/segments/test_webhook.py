@@ -140,7 +140,7 @@ def test_two_secrets_sign_side_by_side() -> None:
 def test_after_500_the_same_change_comes_again_before_the_next(make: Any, receiver: Any) -> None:
     journal, channel, letters = make()
     journal.write({}, [change(1), change(2)])
-    receiver.plan = [(500, {}), (302, {"location": "/elsewhere"}), (503, {"retry-after": "90"})]
+    receiver.plan = [(500, {}), (307, {"location": "/elsewhere"}), (503, {"retry-after": "90"})]
     assert [channel.step() for _ in range(6)] == [0.75, 1.5, 90.0, 0.0, 0.0, None]
     assert [b["seq"] for b in bodies(receiver)] == [1, 1, 1, 1, 2]
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2 and letters.all() == []
@@ -205,6 +205,12 @@ def test_an_erased_persons_dead_letters_go_without_a_trace(make: Any, receiver: 
     assert letters.erase({"anna.example"}) == 1 and letters.erase({"anna.example"}) == 0
     assert [k.event.user_id for k in letters.all()] == ["kept"]
     assert not [f for f in letters.file.parent.iterdir() if b"anna.example" in f.read_bytes()]
+
+
+def test_what_a_kill_left_of_the_first_letter_goes_too(tmp_path: Path) -> None:
+    (tmp_path / "dead.part").write_bytes(b"anna.example")
+    assert DeadLetters(tmp_path).erase({"anna.example"}) == 0
+    assert not [f for f in tmp_path.iterdir() if b"anna.example" in f.read_bytes()]
 
 
 def test_whom_the_journal_has_forgotten_becomes_no_dead_letter(make: Any, receiver: Any) -> None:
