@@ -16,7 +16,7 @@ from serving.segments.journal import Change
 MOST_WAITING = 256
 """Changes that may wait for one listener."""
 MOST_LISTENERS = 1_000
-AT_ONCE = 5_000
+AT_ONCE = 2_000
 """Queues that are filled in one go, about two milliseconds: decisions are made in the same event loop."""
 
 
