@@ -11,6 +11,9 @@ domain_option = click.option(
     "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
 )
 
+GRACE = ("--timeout-graceful-shutdown", "10")
+"""How many seconds a stop waits for answers under way: a reader that has stalled would hold it up for ever."""
+
 
 def _environment(settings: Settings) -> None:
     """What Bento reads from the environment: its store inside the state folder, and no tracking."""
@@ -62,7 +65,7 @@ def serve(domain: str, host: str, port: int, mode: str, workers: int) -> None:
     sys.stdout.flush()
     os.execv(
         sys.executable,
-        [sys.executable, "-m", "bentoml", "serve", *target, "--host", host, "--port", str(port)],
+        [sys.executable, "-m", "bentoml", "serve", *target, *GRACE, "--host", host, "--port", str(port)],
     )
 
 

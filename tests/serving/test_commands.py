@@ -27,7 +27,7 @@ def environment(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["build"], ["decide"], ["policy"], ["experiments"], ["export"], ["erase"]]
+    "command", [[], ["serve"], ["build"], ["decide"], ["policy"], ["experiments"], ["export"], ["erase"], ["webhooks"]]
 )
 def test_help_has_an_example(command: list[str]) -> None:
     shown = CliRunner().invoke(main, [*command, "--help"])
@@ -74,6 +74,7 @@ def test_serve_hands_over_to_bento(state: SimpleNamespace, monkeypatch: pytest.M
         done = CliRunner().invoke(main, ["serve", "--mode", mode, "--port", "4000"])
         assert done.exit_code == 0, done.output
         assert started[-1][1:5] == ["-m", "bentoml", "serve", target]
+        assert started[-1][-6:-4] == ["--timeout-graceful-shutdown", "10"]
         assert started[-1][-4:] == ["--host", "127.0.0.1", "--port", "4000"]
 
 
