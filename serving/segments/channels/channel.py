@@ -111,6 +111,8 @@ class Channel:
         except Suspended as e:
             return e.recheck_s
         except Exception as e:
+            if self._stop.is_set():  # its connection may have been taken away
+                return FAULT_S
             self._tries += 1
             if self._tries == 1:
                 _log.warning("%s: change %d was not taken: %s", self.name, wanted[0].seq, e)

@@ -179,6 +179,15 @@ def test_it_ends_at_once_while_it_waits_for_another_try() -> None:
     assert time.monotonic() - began < 2 and to.told == []
 
 
+def test_a_delivery_that_the_end_breaks_off_is_no_failure() -> None:
+    journal, to = Journal(), Receiver(tries=1)
+    channel = Channel(journal, to)
+    journal.write({}, [change(1)])
+    to.plan = ["refuse"]
+    channel.stop()
+    assert channel.step() and to.given_up == [] and journal.cursor("receiver") == 0
+
+
 def test_waits_grow_to_ten_minutes_and_are_spread() -> None:
     assert [backoff_s(n, 0.0) for n in (1, 2, 3, 10, 11, 10_000)] == [0.5, 1.0, 2.0, 256.0, 300.0, 300.0]
     assert all(backoff_s(n, 0.75) == 1.75 * backoff_s(n, 0.0) for n in range(1, 20))
