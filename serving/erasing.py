@@ -21,6 +21,7 @@ from feature_repo.settings import now_us
 from feature_repo.vocabulary import DAY, MINUTE, SECOND
 from serving import decision_log, leftovers
 from serving.decision_log import DecisionLog
+from serving.segments.channels.dead_letters import DeadLetters, folder
 from serving.segments.journal import FILE, Journal
 from serving.segments.keeper import Keeper
 from serving.times import rfc3339
@@ -146,6 +147,7 @@ class Erasing:
         yield "features", lambda: self._features(planned)
         yield "online", lambda: {"online": erasure.erase_online(settings, planned)}
         yield "segments", lambda: {"segments": self._of_segments(planned)}
+        yield "webhooks", lambda: {"webhooks": DeadLetters(folder(settings)).erase(planned.senders)}
         yield "decisions", lambda: {"decisions": self._of_decisions(planned)}
         yield "files", lambda: {"files": leftovers.erase(settings, planned)}
 

@@ -21,6 +21,7 @@ from serving import bento, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
 from serving.collect.routes import Options
+from serving.segments.channels.signals import before_end
 
 sys.path.append(str(SOURCE))  # Bento takes its folder off the path once this module is loaded; later imports need it
 
@@ -74,6 +75,9 @@ class Firstmile:
         if self.live is not None:
             app.door = wiring.door(settings, self.live, app.engine.consent)
             self.announcer = wiring.announcer(settings, app.engine, self.live)
+        if self.announcer is not None:
+            app.channels = wiring.channels(settings, app.engine, self.announcer)
+            before_end(app.channels.hub.close)
         app.users = wiring.users(settings, self.live, app.door, app.engine)
 
     @bentoml.on_deployment
@@ -99,6 +103,9 @@ class Firstmile:
             app.users.close()
         if self.announcer is not None:
             self.announcer.close()
+        if app.channels is not None:
+            app.channels.close()
+            app.channels = None
         if self.live is not None:
             self.live.close()
         if app.engine is not None:

@@ -27,6 +27,8 @@ from serving.models import POLL_S, Champion, from_folder, from_registry
 from serving.playbook import Playbook, Shelf
 from serving.rules import Rules
 from serving.segments.announcer import Announcer
+from serving.segments.channels import endpoints, running
+from serving.segments.channels.running import Channels
 from serving.segments.journal import FILE, Journal
 from serving.segments.keeper import Keeper
 from serving.users import Users
@@ -61,11 +63,12 @@ def check(settings: Settings) -> tuple[Domain, Playbook]:
     """What can be checked before anything starts.
 
     Raises:
-        ValueError: no such domain, or a step of its enrichment lacks what it needs, or policy, rules or experiments do
-            not fit.
+        ValueError: no such domain, or a step of its enrichment lacks what it needs, or policy, rules, experiments or
+            webhooks do not fit.
     """
     domain = domains.load(settings.domain)
     Enrichment(domain)
+    endpoints.declared()
     return domain, playbook.for_domain(domain)
 
 
@@ -123,6 +126,12 @@ def announcer(settings: Settings, engine: Engine, live: Live) -> Announcer | Non
     found = Announcer(engine.keeper, reader, model, engine.playbook, consent.opted_out)
     live.on_written(found.touch)
     return found.start()
+
+
+def channels(settings: Settings, engine: Engine, announcer: Announcer) -> Channels:
+    """Tell others of changes of segments."""
+    assert engine.keeper is not None
+    return running.start(settings, engine.keeper.journal, announcer)
 
 
 def fits(model: Model, reader: Reader, book: Playbook) -> None:

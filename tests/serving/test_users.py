@@ -182,7 +182,7 @@ def test_a_person_is_erased_from_every_store(new_service: Callable[..., Service]
     removed = {s["store"]: s["removed"] for s in answer.json()["stores"]}
     assert removed == {
         "quarantine": 2, "lake": 6, "log": 6, "history": 5, "models": 0, "features": removed["features"], "online": 1,
-        "segments": removed["segments"], "decisions": 3, "files": 3,
+        "segments": removed["segments"], "webhooks": 0, "decisions": 3, "files": 3,
     }  # fmt: skip
     assert removed["segments"] > 0
     assert searching.found(service.settings.home, GONE) == []
