@@ -71,6 +71,7 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
         _train(run_)
         _promote(run_)
         _published(run_)
+        _segments(run_)
         _build(run_)
         _decide(run_, port)
         _experiment(run_)
@@ -176,6 +177,13 @@ def _published(run_: Run) -> None:
         found = import_module(f"training.{run_.domain.name}").compare(run_.settings, progress=bar)
     published(found)
     run_.figures["out_of_time"] = found
+
+
+def _segments(run_: Run) -> None:
+    from serving.segments.commands import followed
+
+    with run_.step("segments"):
+        run_.figures["segments"] = followed(run_.settings, run_.at_us, run_.console)
 
 
 def _build(run_: Run) -> None:

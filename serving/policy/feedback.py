@@ -132,6 +132,20 @@ def _element(element: str, acts: list[Act], began: int | None, at_us: int) -> El
     )
 
 
+class _Kept(msgspec.Struct, array_like=True):
+    """The parts of a Seen."""
+
+    keys: list[tuple[str, str]]
+    times: dict[str, dict[str, list[int]]]
+    shown: list[int]
+    exposures: dict[str, list[tuple[int, str]]]
+    starts: list[int]
+    ends: list[int]
+
+
+_kept = msgspec.msgpack.Decoder(_Kept).decode
+
+
 class Seen:
     """One person's feedback, kept up to date: `at` gives what `fold` gives of all rows that were added.
 
@@ -172,6 +186,23 @@ class Seen:
             shown_day=_since(self._shown, at_us - DAY + 1, at_us),
             exposures={e: first for e, first in exposures.items() if first.first_us <= at_us},
         )
+
+    def kept(self) -> bytes:
+        """All of it, for `again`."""
+        times = {element: dict(of) for element, of in self._times.items()}
+        parts = (list(self._keys), times, self._shown, dict(self._exposures), self._starts, self._ends)
+        return msgspec.msgpack.encode(_Kept(*parts))
+
+    @classmethod
+    def again(cls, kept: bytes, session_gap_us: int) -> "Seen":
+        """What was `kept`."""
+        found, parts = cls(session_gap_us), _kept(kept)
+        found._keys.update(parts.keys)
+        for element, times in parts.times.items():
+            found._times[element].update(times)
+        found._exposures.update(parts.exposures)
+        found._shown, found._starts, found._ends = parts.shown, parts.starts, parts.ends
+        return found
 
     def _act(self, act: Act) -> None:
         if act.name == VIEWED:

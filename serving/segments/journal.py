@@ -125,6 +125,12 @@ class Journal:
         marks = ", ".join("?" * len(persons))
         return list(map(_change, self._rows(f"SELECT * FROM changes WHERE person IN ({marks}) ORDER BY seq", *persons)))
 
+    def last_cause(self, segment: str, entered: bool) -> str | None:
+        """Why somebody entered, or left, a segment last; null: nobody has."""
+        query = "SELECT cause FROM changes WHERE segment = ? AND entered = ? ORDER BY at_us DESC LIMIT 1"
+        found = self._rows(query, segment, entered)
+        return found[0][0] if found else None
+
     def last(self) -> int:
         """The `seq` of the last change; 0: there is none."""
         return int(self._rows("SELECT coalesce(max(seq), 0) FROM changes")[0][0])

@@ -35,6 +35,7 @@ class Document(msgspec.Struct):
 
     stepped_us: the last moment at which anything happened to the rules. until_us: when their row changes with no new
     event; due_us: when the rules do; null: never, as far as is known; µs. engagement, persona: as told last.
+    seen: that of the person, as it was when this was written.
     """
 
     known: Known
@@ -44,6 +45,7 @@ class Document(msgspec.Struct):
     due_us: int | None = None
     engagement: str | None = None
     persona: str | None = None
+    seen: bytes = b""
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Keeper:
         with self._lock:
             if (found := self.known(person, row, at_us)) is not None:
                 return found
-            found = self._people.get(person) or self._recall(person, at_us)
+            found = self._people.get(person) or self._recall(person)
             news = self._personal.news(person, found.document.known if found else None, at_us)
             if found is None or news.whole:
                 found = self._anew(person, found, news, at_us)
@@ -129,7 +131,7 @@ class Keeper:
     def flush(self) -> list[Change]:
         """Write what has changed to the journal, if there is a file; returns the changes."""
         with self._lock:
-            people = {p: _entry(self._people[p].document) for p in self._dirty}
+            people = {p: entry(self._people[p]) for p in self._dirty}
             lasts = self.journal.file is not None and (people or self._changes)
             written = self.journal.write(people, self._changes) if lasts else []
             self._dirty.clear()
@@ -186,13 +188,12 @@ class Keeper:
         self._personal.close()
         self.journal.close()
 
-    def _recall(self, person: str, at_us: int) -> Person | None:
+    def _recall(self, person: str) -> Person | None:
         """Somebody out of the journal."""
-        if (document := self.journal.document(person)) is None:
+        if (kept := self.journal.document(person)) is None:
             return None
-        seen = Seen(self._gap)
-        seen.add(self._personal.news(person, None, at_us).events)
-        return Person(self._decode(document), seen)
+        document = self._decode(kept)
+        return Person(document, Seen.again(document.seen, self._gap))
 
     def _anew(self, person: str, before: Person | None, news: News, at_us: int) -> Person:
         """Somebody new, or of whom more has changed than that events came."""
@@ -254,5 +255,9 @@ def _key(row: Snapshot) -> tuple[int | None, int]:
     return row.row_position, row.event_us
 
 
-def _entry(d: Document) -> Entry:
-    return Entry(msgspec.msgpack.encode(d), min((t for t in (d.until_us, d.due_us) if t is not None), default=None))
+def entry(person: Person) -> Entry:
+    """Somebody as the journal keeps them."""
+    d = person.document
+    d.seen = person.seen.kept()
+    due = min((t for t in (d.until_us, d.due_us, d.known.later_us) if t is not None), default=None)
+    return Entry(msgspec.msgpack.encode(d), due)

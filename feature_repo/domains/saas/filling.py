@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from feature_repo.domains.saas.experiment import Experiment
 from feature_repo.domains.saas.people import Effects
 from feature_repo.domains.saas.simulator import DAYS, simulate
 from feature_repo.intake import take_in
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, now_us
 from feature_repo.vocabulary import HOUR
 
 DONE = "simulation.json"
@@ -55,7 +54,7 @@ def ingest(
     if recorded := _recorded(settings):
         return _same(settings, recorded, asked, end_us)
     if end_us is None:
-        end_us = time.time_ns() // 1000 // HOUR * HOUR
+        end_us = now_us() // HOUR * HOUR
     _start_over(settings, asked | {"end_us": end_us})
     from feature_repo.domains.saas import DOMAIN
 

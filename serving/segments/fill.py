@@ -1,0 +1,168 @@
+"""Everybody's segments at once, out of the offline feature rows and the lake: what a service then only has to follow.
+
+offline rows ─► [rules over each person's change points] ─┐
+lake ─► [what became of what was shown] ──────────────────┼─► journal
+champion ─► [segment and persona of the row in force] ────┘
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from feature_repo.domain import Domain
+from feature_repo.feedback import EVENTS as FEEDBACK
+from feature_repo.history_store import EDGES, HistoryStore, Row, open_history
+from feature_repo.lake import Lake
+from feature_repo.lake_sql import SENDER
+from feature_repo.past import fill as fill_history
+from feature_repo.personal import Known, owned
+from feature_repo.settings import Settings
+from feature_repo.vocabulary import DAY
+from serving.decide import Model, Situation, Snapshot, place
+from serving.features import with_elapsed
+from serving.offline import OfflineRows
+from serving.playbook import Playbook
+from serving.policy import Seen
+from serving.rules import Rules, State
+from serving.rules.history import History
+from serving.segments import timeline
+from serving.segments.journal import FILE, Change, Entry, Journal
+from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES, Document, Person, entry
+
+AT_ONCE = 500
+"""People who are written together."""
+LAST = 2 * DAY
+"""How far back events count for a session, µs; see policy.Seen."""
+
+
+def fill(
+    settings: Settings,
+    domain: Domain,
+    playbook: Playbook,
+    model: Model | None,
+    at_us: int,
+    done: Callable[[int, int], None] = lambda files, of: None,
+) -> int:
+    """Follow everybody who has feature rows to `at_us`, and begin a journal with it; returns how many were not in it.
+
+    done: is told how many files of how many are done.
+
+    Raises:
+        BusyError: a service runs: it follows people itself. NoHistoryError: there are no feature rows.
+    """
+    journal, history = Journal(settings.state / FILE), open_history(settings)
+    try:
+        if settings.history == "sqlite":
+            fill_history(history, settings, at_us)
+        filling = Filling(settings, domain, playbook, model, at_us, history, journal)
+        for person, rows in History(settings.features, playbook.rules.needs).people(done=done):
+            filling.add(person, [row for row in rows if row[0] <= at_us])
+        return filling.finish()
+    finally:
+        history.close()
+        journal.close()
+
+
+class Filling:
+    """People on their way into a journal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        domain: Domain,
+        playbook: Playbook,
+        model: Model | None,
+        at_us: int,
+        history: HistoryStore,
+        journal: Journal,
+    ) -> None:
+        self._domain, self._playbook, self._model, self._at_us = domain, playbook, model, at_us
+        self._history, self._journal = history, journal
+        eras = journal.begin_era(playbook.rules.content, at_us)
+        self._eras = [(since, Rules.from_content(content)) for since, content in eras]
+        self._offline = OfflineRows(settings.features, list(domain.feature_types))
+        self._events = _events(settings, at_us)
+        self._waiting: dict[str, list[timeline.Row]] = {}
+        self._people = 0
+
+    def add(self, person: str, rows: list[timeline.Row]) -> None:
+        """Somebody's change points, the oldest first, none after the time of filling."""
+        if rows:
+            self._waiting[person] = rows
+        if len(self._waiting) >= AT_ONCE:
+            self._write()
+
+    def finish(self) -> int:
+        """Write those who wait; returns how many have been written in all."""
+        self._write()
+        return self._people
+
+    def _write(self) -> None:
+        in_force = self._offline.in_force(dict.fromkeys(self._waiting, -1), self._at_us)
+        people, changes = dict[str, Entry](), list[Change]()
+        for person, rows in self._waiting.items():
+            if self._journal.document(person) is None and person in in_force:
+                values, event_us, _ = in_force[person]
+                found, told = self._person(person, rows, Snapshot(values, event_us))
+                people[person] = entry(found)
+                changes += told
+        self._journal.write(people, changes)
+        self._people += len(people)
+        self._waiting.clear()
+
+    def _person(self, person: str, rows: list[timeline.Row], row: Snapshot) -> tuple[Person, list[Change]]:
+        done = timeline.follow(self._eras, rows, State(), 0, self._at_us)
+        row = with_elapsed(self._domain, row, self._at_us)
+        placed = place(self._at_us, row, Situation(done.state), self._model, self._playbook)
+        changes = [
+            Change(person, RULES, m.segment, m.entered, m.at_us, m.cause, version, self._at_us)
+            for m, version in done.moves
+        ]
+        why = placed.reasons[0] if placed.reasons else ""
+        of_model = f"{self._model.name} {self._model.version}" if self._model else ""
+        for source, segment in ((ENGAGEMENT, placed.engagement), (PERSONAS, placed.persona)):
+            if segment is not None:
+                changes.append(Change(person, source, segment, True, self._at_us, why, of_model, self._at_us))
+        document = Document(
+            self._known(person),
+            done.state,
+            done.stepped_us,
+            done.until_us,
+            done.due_us,
+            placed.engagement,
+            placed.persona,
+        )
+        return Person(document, self._seen(person)), changes
+
+    def _known(self, person: str) -> Known:
+        senders = self._history.senders_of([person])
+        later = [row.ts_us for s in senders for row in self._events[s] if row.ts_us > self._at_us]
+        return Known(self._history.versions(senders), self._history.position(), min(later, default=None))
+
+    def _seen(self, person: str) -> Seen:
+        seen = Seen(self._playbook.policy.boundaries.session_gap_us)
+        rows = [row for sender in self._history.senders_of([person]) for row in self._events[sender]]
+        seen.add(owned(rows, person, self._at_us))
+        return seen
+
+
+def _events(settings: Settings, at_us: int) -> Mapping[str, list[Row]]:
+    """By sender the events of the lake that say what became of what was shown, and when a session may have begun."""
+    import ibis
+
+    con = ibis.duckdb.connect()
+    names = ", ".join(f"'{name}'" for name in FEEDBACK)
+    edges = ", ".join(f"'{kind}'" for kind in EDGES)
+    columns = ", ".join(Row._fields[1:])
+    events: defaultdict[str, list[Row]] = defaultdict(list)
+    try:
+        lake = ibis.to_sql(Lake(settings.lake).events(con), dialect="duckdb")
+        found = con.con.execute(
+            f"""select {SENDER}, {columns} from ({lake}) where (type = 'track' and name in ({names}))
+                or type in ({edges}) or ts_us > {at_us - LAST}"""
+        )
+        while some := found.fetchmany(10_000):
+            for values in some:
+                events[values[0]].append(Row(*values))
+    finally:
+        con.disconnect()
+    return events
