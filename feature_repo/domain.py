@@ -1,13 +1,14 @@
 """What a domain is: the one module that a product needs to be known to Firstmile."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from feature_repo.settings import Settings
-from feature_repo.vocabulary import Column, Elapsed, Feature, feature_type, leaves, windows
+from feature_repo.vocabulary import Column, Elapsed, Feature, Scalar, feature_type, leaves, windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,30 @@ class Segment:
 
     name: str
     doc: str
+
+
+class Carried(Enum):
+    """What the column of an event holds where the value is not said.
+
+    NEW: one that this person has not had. AGAIN: the one that they had last. SOME: one that nobody knows beforehand.
+    """
+
+    NEW = "new"
+    AGAIN = "again"
+    SOME = "some"
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that people can do more of, by their own choice: what "what would change the outcome" may advise.
+
+    one, many: in words, after "one more" and "two more". columns: of the event, those that features read; an event that
+    has others leaves them as they are. The event's type is `track` where it is not said.
+    """
+
+    one: str
+    many: str
+    columns: Mapping[str, Scalar | Carried]
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,8 @@ class Domain:
     attainable(settings, rows) gives the true probabilities of rows (user_id, now_us) where the source knows them.
     slices: names of string features over which a model must hold up.
     enrich: what events are given on their way in, in this order.
+    acts: what people can do more of; the outcome itself is none. said: features as nouns in a sentence to the person,
+        for those whose `doc` up to its first colon is none.
     """
 
     name: str
@@ -82,6 +109,8 @@ class Domain:
     needs_data: str = ""
     attainable: Callable[[Settings, "pd.DataFrame"], Any] | None = None
     enrich: tuple["Step", ...] = ()
+    acts: tuple[Act, ...] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the declaration as a whole, when the program starts.
@@ -105,6 +134,11 @@ class Domain:
         for s in self.slices:
             if types.get(s) != "string":
                 raise ValueError(f"domain {self.name}: slice {s!r} is no string feature")
+        for act in self.acts:
+            if undeclared := set(act.columns) - set(self.column_types):
+                raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared column {undeclared}")
+        if unknown := sorted(set(self.said) - set(names)):
+            raise ValueError(f"domain {self.name}: words for what is no feature: {', '.join(unknown)}")
         for path, kind in (added for step in self.enrich for added in step.adds.items()):
             for c in self.columns:
                 nested = f"{c.path}.".startswith(f"{path}.") or f"{path}.".startswith(f"{c.path}.")

@@ -7,6 +7,7 @@ CC BY 4.0). An enrolment is a user, registration is the sign-up. Days have no ho
 from feature_repo.domain import Domain, Label, Segment
 from feature_repo.domains.oulad.features import COLUMNS, ELAPSED, EVENTS, FEATURES
 from feature_repo.domains.oulad.source import ingest, outcomes
+from feature_repo.domains.oulad.words import ACTS, SAID
 from feature_repo.vocabulary import DAY
 
 DOMAIN = Domain(
@@ -27,5 +28,7 @@ DOMAIN = Domain(
     slices=("gender", "age_band", "disability", "module"),
     ingest=ingest,
     outcomes=outcomes,
+    acts=ACTS,
+    said=SAID,
     needs_data="the folder with OULAD's seven tables as Parquet: make run DOMAIN=oulad DATA=<folder>",
 )

@@ -5,6 +5,7 @@ behaviour.py            what they do                                delivery.py 
 experiment.py           an experiment among them
 simulator.py            all of it: `simulate()`                     truth.py    what is true, and attainable
 features.py             what the product knows of them              filling.py  to the lake
+words.py                how people are told
 """
 
 from functools import partial
@@ -14,6 +15,7 @@ from feature_repo.domains.saas.features import COLUMNS, ELAPSED, ENRICH, EVENTS,
 from feature_repo.domains.saas.filling import ingest
 from feature_repo.domains.saas.people import HORIZON_DAYS
 from feature_repo.domains.saas.truth import attainable
+from feature_repo.domains.saas.words import ACTS, SAID
 from feature_repo.outcomes import outcomes_of_events
 from feature_repo.vocabulary import DAY, HOUR
 
@@ -46,4 +48,6 @@ DOMAIN = Domain(
     outcomes=partial(outcomes_of_events, anchor=SIGNED_UP, outcome=PUBLISHED, horizon=HORIZON),
     attainable=attainable,
     enrich=ENRICH,
+    acts=ACTS,
+    said=SAID,
 )

@@ -1,0 +1,57 @@
+"""What is said to people about the SaaS product's features, and what they can do more of."""
+
+from feature_repo.domain import Act, Carried
+
+SAID = {
+    "sessions": "visits",
+    "session_time": "time spent in all visits",
+    "session_time_avg": "average length of a visit",
+    "sessions_7d": "visits of the last 7 days",
+    "pages": "pages seen",
+    "clicks": "clicks",
+    "interactions": "things done, from clicks to invitations",
+    "interactions_1h": "things done in the last hour",
+    "interactions_24h": "things done in the last 24 hours",
+    "interactions_7d": "things done in the last 7 days",
+    "interactions_trend": "pace of the last day against the last week",
+    "first_day_interactions": "things done on the first day",
+    "first_day_pages": "pages seen on the first day",
+    "first_day_upload_bytes": "size of what was uploaded on the first day",
+    "features_used": "different features tried",
+    "features_used_24h": "different features tried in the last 24 hours",
+    "feature_uses": "uses of features",
+    "upload_bytes": "size of all that was uploaded",
+    "errors": "errors met",
+    "active_days": "days with a visit",
+    "engagement": "all activity together",
+    "form_attempts": "tries at the sign-up form",
+    "form_fields_empty": "fields left empty at the sign-up",
+    "referral": "where the first visit came from",
+    "device": "kind of device",
+    "browser": "browser",
+    "country": "country",
+    "plan": "plan",
+    "role": "role",
+    "company_size": "size of the company",
+    "signup_part_of_day": "time of day at the sign-up",
+    "signed_up_us": "the sign-up",
+    "last_event_us": "the last visit",
+    "last_interaction_us": "the last thing done",
+    "activated_us": "the first project published",
+    "since_signup": "time since the sign-up",
+    "since_last_event": "time since the last visit",
+    "since_last_interaction": "time since the last thing done",
+}
+
+ACTS = (
+    Act("page seen", "pages seen", {"type": "page"}),
+    Act("click", "clicks", {"name": "Clicked"}),
+    Act(
+        "use of a feature tried before",
+        "uses of a feature tried before",
+        {"name": "Feature Used", "feature": Carried.AGAIN},
+    ),
+    Act("new feature tried", "new features tried", {"name": "Feature Used", "feature": Carried.NEW}),
+    Act("file of 1 MB uploaded", "files of 1 MB uploaded", {"name": "File Uploaded", "bytes": 1_000_000}),
+    Act("colleague invited", "colleagues invited", {"name": "Invitation Sent"}),
+)
