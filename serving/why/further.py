@@ -6,20 +6,19 @@ What cannot be told from the values alone (a sum of what nobody knows beforehand
 is left alone, and named.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from feature_repo.domain import Act, Carried, Domain
 from feature_repo.elapsed import elapsed_seconds
 from feature_repo.vocabulary import (
     DAY,
-    HOUR,
     Additive,
     Count,
     Distinct,
     First,
     FirstTime,
+    Initial,
     Last,
     LastTime,
     Linear,
@@ -29,16 +28,18 @@ from feature_repo.vocabulary import (
     Sum,
     Term,
     Where,
-    leaves,
 )
 from serving.values import Value
 
 Values = Mapping[str, Value]
-PARTS_OF_DAY = ("night", "morning", "afternoon", "evening")
-
-
+More = Callable[[Values, int], int]
+"""(values before, µs) -> what is added to an integer term. Raises Unknown."""
+After = Callable[[Values, Value, int], Value]
+"""(values before, the term's own one, µs) -> the term's value after. Raises Unknown."""
 EXACT = 2**53
 """Up to here a float64 holds every integer."""
+CHANGING = ("day", "part_of_day")
+"""Columns that depend on when an event comes."""
 
 
 class Unknown(Exception):
@@ -58,195 +59,204 @@ class Further:
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self._named: dict[Term, str] = {}
+        named: dict[Term, str] = {}
         for f in domain.features:
-            self._named.setdefault(f.term, f.name)
-        self._touched = {act.one: [f for f in domain.features if _touches(act, f.term)] for act in domain.acts}
+            named.setdefault(f.term, f.name)
+        self._after = {act.one: list(_compiled(domain, _Event(act, named))) for act in domain.acts}
 
     def after(self, values: Values, act: Act, at_us: int) -> Changed:
         """The features at `at_us` (µs since 1970 UTC) of somebody who does this then; of the domain's acts one."""
-        seen = _Person(self._named, values, {"type": "track", **act.columns, **_of_time(at_us)}, at_us)
         new, alone = dict(values), set[str]()
-        for feature in self._touched[act.one]:
-            if feature.name in values:
+        for name, after in self._after[act.one]:
+            if name in values:
                 try:
-                    new[feature.name] = seen.after(feature.term, values[feature.name])
+                    new[name] = after(values, values[name], at_us)
                 except Unknown:
-                    alone.add(feature.name)
+                    alone.add(name)
         for e in self.domain.elapsed:
             if e.of in new:
                 new[e.name] = elapsed_seconds(at_us, new[e.of])
         return Changed(new, frozenset(alone))
 
 
-def _of_time(at_us: int) -> dict[str, str | int]:
-    return {"day": at_us // DAY, "part_of_day": PARTS_OF_DAY[at_us // HOUR % 24 // 6]}
+def _compiled(domain: Domain, event: "_Event") -> Iterator[tuple[str, After]]:
+    """The features that an event may change, with what it does to them."""
+    for feature in domain.features:
+        if (after := event.after(feature.term)) is not None:
+            yield feature.name, after
 
 
-def _touches(act: Act, term: Term) -> bool:
-    """Whether a term reads events of this kind at all."""
-    fixed = {"type": "track", **act.columns}
-    return any(_may_match(fixed, getattr(leaf, "where", ())) for leaf in leaves(term))
+def _whole(value: Value) -> int:
+    if not isinstance(value, int):
+        raise Unknown
+    return value
 
 
-def _may_match(event: Mapping[str, object], where: Where) -> bool:
-    return all(c in _of_time(0) or event.get(c) in values or isinstance(event.get(c), Carried) for c, values in where)
+def _untold(*_: object) -> int:
+    raise Unknown
 
 
-@dataclass
-class _Person:
-    """Somebody at a moment, and the event that comes then. named: the feature that shows a term."""
+class _Event:
+    """An event as an act describes it. named: the feature that shows a term."""
 
-    named: Mapping[Term, str]
-    values: Values
-    event: Mapping[str, str | int | Carried]
-    at_us: int
+    def __init__(self, act: Act, named: Mapping[Term, str]) -> None:
+        self._columns: Mapping[str, str | int | Carried] = {"type": "track", **act.columns}
+        self._named = named
 
-    def after(self, term: Term, value: Value) -> Value:
-        """What a term with this value becomes.
-
-        Raises:
-            Unknown: the values do not tell.
-        """
+    def after(self, term: Term) -> After | None:
+        """What it does to a term; None: nothing."""
         match term:
-            case Linear(parts=parts):
-                return self._whole(value) + sum(weight * self._more(part) for part, weight in parts)
             case Ratio():
-                return self._ratio(term, value)
+                return self._ratio(term)
             case First() | Last() | FirstTime() | LastTime():
-                return self._one(term, value)
+                return self._one(term)
             case _:
                 more = self._more(term)
-                return self._whole(value) + more if more else value
+                return more and (lambda values, own, at: _whole(own) + more(values, at))
 
-    def _whole(self, value: Value) -> int:
-        if not isinstance(value, int):
-            raise Unknown
-        return value
-
-    def _now(self, term: Term) -> Value:
+    def _shown(self, term: Term) -> Callable[[Values], Value]:
         """The value of a term, where a feature shows it."""
-        if (name := self.named.get(term)) is None or name not in self.values:
-            raise Unknown
-        return self.values[name]
+        name = self._named.get(term)
 
-    def _matches(self, where: Where) -> bool:
-        told = [(self.event.get(c), values) for c, values in where]
-        if any(isinstance(v, Carried) for v, _ in told):
-            raise Unknown
-        return all(v in values for v, values in told)
-
-    def _more(self, term: Term) -> int:
-        """How much is added to an integer term."""
-        if isinstance(term, Linear):
-            return sum(weight * self._more(part) for part, weight in term.parts)
-        if not isinstance(term, Additive) or not self._matches(term.where):
-            if isinstance(term, Additive):
-                return 0
-            raise Unknown
-        return _MORE[type(term)](self, term)
-
-    def _count(self, term: Count) -> int:
-        carried = term.column is None or term.column in self.event
-        return int(carried and self._initial(term))
-
-    def _sum(self, term: Sum) -> int:
-        added = self.event.get(term.column)
-        if added is None or not self._initial(term):
-            return 0
-        if not isinstance(added, int):
-            raise Unknown
-        return added
-
-    def _initial(self, term: Count | Sum) -> bool:
-        """Whether the moment is in the term's first period."""
-        if term.initial is None:
-            return True
-        since = self._now(FirstTime(term.initial.since))
-        if since is None and not self._matches(term.initial.since):
-            return False
-        return self._whole(since) <= self.at_us < self._whole(since) + term.initial.period
-
-    def _distinct(self, term: Distinct) -> int:
-        match self.event.get(term.column):
-            case None:
-                return 0
-            case Carried.NEW:
-                return 1
-            case Carried.AGAIN:
-                return int(self._now(term) == 0)
-            case _ if term.column == "day":
-                return self._new_day(term)
-            case _:
-                if self._now(Distinct(term.column, term.where)) == 0:
-                    return 1
+        def shown(values: Values) -> Value:
+            if name is None or name not in values:
                 raise Unknown
+            return values[name]
 
-    def _new_day(self, term: Distinct) -> int:
-        """Days rise on the day's first event, and in a window also where the day had left it, which is not told."""
-        last = self._now(LastTime(term.where))
-        if last is None or self._whole(last) // DAY != self.at_us // DAY:
-            return 1
-        if term.window is not None and self._whole(last) <= self.at_us - term.window:
-            return 1
-        return 0
+        return shown
 
-    def _sessions(self, term: Sessions) -> int:
-        return int(self._step(term) is None)
+    def _matches(self, where: Where) -> bool | None:
+        """Whether the event is one of these; None: it cannot be told."""
+        told = [(self._columns.get(c), c in CHANGING, values) for c, values in where]
+        if any(not (c or isinstance(v, Carried)) and v not in values for v, c, values in told):
+            return False
+        return None if any(c or isinstance(v, Carried) for v, c, _ in told) else True
 
-    def _session_time(self, term: SessionTime) -> int:
-        return (self._step(term) or 0) // 1_000
+    def _more(self, term: Term) -> More | None:
+        """How much it adds to an integer term; None: nothing."""
+        if isinstance(term, Linear):
+            parts = [(more, w) for part, w in term.parts if (more := self._more(part)) is not None]
+            return (lambda values, at: sum(w * more(values, at) for more, w in parts)) if parts else None
+        if not isinstance(term, Additive):
+            return _untold
+        match self._matches(term.where):
+            case False:
+                return None
+            case None:
+                return _untold
+        match term:
+            case Count() | Sum():
+                return self._amount(term)
+            case Distinct():
+                return self._distinct(term)
+            case _:
+                return self._session(term)
 
-    def _step(self, term: Sessions | SessionTime) -> int | None:
-        """µs since the event before, inside a session; null: a session begins."""
-        last = self._now(LastTime(term.where))
-        step = None if last is None else self.at_us - self._whole(last)
-        return None if step is None or step > term.gap else step
+    def _amount(self, term: Count | Sum) -> More | None:
+        carried = self._columns.get(term.column) if term.column else 1
+        if carried is None:
+            return None
+        adds = 1 if isinstance(term, Count) else carried
+        if not isinstance(adds, int):
+            return _untold
+        if term.initial is None:
+            return lambda values, at: adds
+        return self._initially(term.initial, adds)
 
-    def _one(self, term: First | Last | FirstTime | LastTime, value: Value) -> Value:
-        if not self._matches(term.where):
-            return value
+    def _initially(self, initial: Initial, adds: int) -> More:
+        begun, begins = self._shown(FirstTime(initial.since)), self._matches(initial.since)
+
+        def more(values: Values, at: int) -> int:
+            since = begun(values)
+            if since is None and begins is False:
+                return 0
+            return adds if _whole(since) <= at < _whole(since) + initial.period else 0
+
+        return more
+
+    def _distinct(self, term: Distinct) -> More | None:
+        if term.column == "day":
+            return self._days(term)
+        own, ever = self._shown(term), self._shown(Distinct(term.column, term.where))
+        match self._columns.get(term.column):
+            case None:
+                return None
+            case Carried.NEW:
+                return lambda values, at: 1
+            case Carried.AGAIN:
+                return lambda values, at: int(own(values) == 0)
+            case _:
+                return lambda values, at: 1 if ever(values) == 0 else _untold()
+
+    def _days(self, term: Distinct) -> More:
+        """A day counts with its first event in the window."""
+        last_of = self._shown(LastTime(term.where))
+
+        def more(values: Values, at: int) -> int:
+            last = last_of(values)
+            if last is None or _whole(last) // DAY != at // DAY:
+                return 1
+            return int(term.window is not None and _whole(last) <= at - term.window)
+
+        return more
+
+    def _session(self, term: Sessions | SessionTime) -> More:
+        last_of, whole = self._shown(LastTime(term.where)), isinstance(term, Sessions)
+
+        def more(values: Values, at: int) -> int:
+            last = last_of(values)
+            step = None if last is None else at - _whole(last)
+            begins = step is None or step > term.gap
+            return int(begins) if whole else 0 if begins or step is None else step // 1_000
+
+        return more
+
+    def _one(self, term: First | Last | FirstTime | LastTime) -> After | None:
+        matches = self._matches(term.where)
+        if matches is False:
+            return None
+        if matches is None:
+            return _untold
         if isinstance(term, LastTime):
-            return self.at_us
+            return lambda values, own, at: at
         if isinstance(term, FirstTime):
-            return self.at_us if value is None else value
-        carried = self.event.get(term.column)
-        if carried is None or (isinstance(term, First) and value is not None):
-            return value
-        if isinstance(carried, Carried):
-            raise Unknown
-        return carried
+            return lambda values, own, at: at if own is None else own
+        carried = self._columns.get(term.column)
+        if carried is None and term.column not in CHANGING:
+            return None
+        if isinstance(term, First):
+            return lambda values, own, at: _said(carried) if own is None else own
+        return lambda values, own, at: _said(carried)
 
-    def _ratio(self, term: Ratio, value: Value) -> Value:
+    def _ratio(self, term: Ratio) -> After | None:
         more, below_more = self._more(term.numerator), self._more(term.denominator)
-        if not more and not below_more:
-            return value
-        above, below = self._parts(term, value)
-        return (above + more) / (below + below_more) if below + below_more else None
+        if more is None and below_more is None:
+            return None
+        above_of, below_of = self._named.get(term.numerator), self._named.get(term.denominator)
 
-    def _parts(self, term: Ratio, value: Value) -> tuple[int, int]:
-        """Numerator and denominator; where only one of them is a feature, the other follows from the ratio."""
-        above, below = self._shown(term.numerator), self._shown(term.denominator)
-        if value is None:
-            below = 0
-        elif above is None and below is not None and isinstance(value, float | int) and abs(below * value) < EXACT:
-            above = round(below * value)
-        elif below is None and above and isinstance(value, float | int) and value:
-            below = round(above / value)
-        if above is None or below is None:
-            raise Unknown
-        return above, below
+        def after(values: Values, own: Value, at: int) -> Value:
+            shown = [values.get(name) if name else None for name in (above_of, below_of)]
+            above, below = _parts(shown[0], shown[1], own)
+            below += below_more(values, at) if below_more else 0
+            return (above + (more(values, at) if more else 0)) / below if below else None
 
-    def _shown(self, term: Term) -> int | None:
-        name = self.named.get(term)
-        value = self.values.get(name) if name else None
-        return value if isinstance(value, int) else None
+        return after
 
 
-_MORE: Mapping[type, Callable[[_Person, Any], int]] = {
-    Count: _Person._count,
-    Sum: _Person._sum,
-    Distinct: _Person._distinct,
-    Sessions: _Person._sessions,
-    SessionTime: _Person._session_time,
-}
+def _said(carried: str | int | Carried | None) -> Value:
+    if carried is None or isinstance(carried, Carried):
+        raise Unknown
+    return carried
+
+
+def _parts(above: Value, below: Value, ratio: Value) -> tuple[int, int]:
+    """Numerator and denominator; where only one of them is a feature, the other follows from the ratio."""
+    if ratio is None:
+        return _whole(above), 0
+    if isinstance(ratio, str):
+        raise Unknown
+    if above is None and abs(_whole(below) * ratio) < EXACT:
+        above = round(_whole(below) * ratio)
+    elif below is None and above and ratio:
+        below = round(_whole(above) / ratio)
+    return _whole(above), _whole(below)
