@@ -135,8 +135,8 @@ class Domain:
             if types.get(s) != "string":
                 raise ValueError(f"domain {self.name}: slice {s!r} is no string feature")
         for act in self.acts:
-            if undeclared := set(act.columns) - set(self.column_types):
-                raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared column {undeclared}")
+            if undeclared := sorted(set(act.columns) - set(self.column_types)):
+                raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared columns: {', '.join(undeclared)}")
         if unknown := sorted(set(self.said) - set(names)):
             raise ValueError(f"domain {self.name}: words for what is no feature: {', '.join(unknown)}")
         for path, kind in (added for step in self.enrich for added in step.adds.items()):

@@ -2,7 +2,7 @@
 
 import click
 
-from serving.commands import build, decide, erase, experiments, export, policy, serve
+from serving.commands import build, decide, erase, experiments, export, policy, replay, serve
 from serving.rules.commands import rules
 from serving.segments.channels.command import webhooks
 from serving.segments.commands import segments
@@ -18,7 +18,7 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy, rules, segments, experiments, export, erase, webhooks):
+for command in (serve, build, decide, policy, rules, segments, experiments, export, erase, replay, webhooks):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ class App:
             raise Refused(405, "method_not_allowed", told, None, (b"allow", allow.encode()))
         self._authorize(scope)
         query = scope.get("query_string", b"")
-        return await started(self.users).respond(scope["method"], person.removesuffix(what), what, query)
+        return await started(self.users).respond(
+            scope["method"], person.removesuffix(what), what, query, header(scope, b"accept") or b""
+        )
 
     def _started(self) -> Engine:
         return started(self.engine)

@@ -93,7 +93,7 @@ def build(domain: str) -> None:
 @click.command()
 @click.argument("user_id")
 @domain_option
-@click.option("--explain", is_flag=True, help="Add the features that moved the score most.")
+@click.option("--explain", is_flag=True, help="Add why, in words, and the features that moved the score most.")
 def decide(user_id: str, domain: str, explain: bool) -> None:
     """Decide for one person, here and now, and print the decision. It is not logged.
 
@@ -227,3 +227,38 @@ def export(user_id: str, domain: str) -> None:
             page = held.export(user_id, more.after, more.decisions_after, MOST) if more else None
     except KnownError as e:
         raise click.ClickException(str(e)) from None
+
+
+@click.command()
+@click.argument("decision_id", required=False)
+@click.option("--all", "every", is_flag=True, help="All decisions of the log.")
+@click.option("--sample", type=click.IntRange(1), help="With --all: so many of them, by chance.")
+@click.option("--seed", default=0, show_default=True, help="Of the chance.")
+@domain_option
+def replay(decision_id: str | None, every: bool, sample: int | None, seed: int, domain: str) -> None:
+    """Make decisions again from their receipts: equal, or what differs. Exits with 1 where any differs.
+
+    
+    python -m serving replay 0199a2b4c5d67e8f9a0b1c2d3e4f5a6b
+    python -m serving replay --all --sample 10000
+    """
+    from serving import replay as again
+
+    if (decision_id is not None) == every:
+        raise click.UsageError("expected either a decision's id or --all")
+    settings = Settings(domain=domain)
+    ids = [decision_id] if decision_id else again.ids(settings.decisions)
+    if not ids:
+        raise click.ClickException(f"no decisions in {settings.decisions} yet")
+    chosen = again.sample(ids, sample, seed) if sample else ids
+    wanted = chosen if decision_id or sample else None
+    with click.progressbar(length=len(chosen), label="replaying", file=sys.stderr) as bar:
+        done = again.replayer(settings).all(again.rows(settings.decisions, wanted), bar.update)
+    if decision_id and not done.count:
+        raise click.ClickException(f"no decision {decision_id} in {settings.decisions}")
+    if decision_id and done.equal:
+        click.echo(f"equal: {decision_id}")
+    else:
+        click.echo("\n".join(again.table(done)))
+    if done.different or (decision_id and not done.equal):
+        raise SystemExit(1)

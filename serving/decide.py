@@ -120,7 +120,7 @@ class Receipt(msgspec.Struct, frozen=True):
     """A decision with all that it was made from: enough to make it again, and to explain it.
 
     segment: the engagement segment; segments: all of them, in the order in which they compose. unavailable: why there
-    are no features. playbook: version of the policy, rules and experiments together.
+    are no features. note: the snapshot's. playbook: version of the policy, rules and experiments together.
     """
 
     decision_id: str
@@ -146,6 +146,7 @@ class Receipt(msgspec.Struct, frozen=True):
     applied_position: int | None
     unavailable: str | None
     situation: Situation
+    note: str | None = None
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -209,6 +210,7 @@ def decide(
         applied_position=snapshot.applied_position if snapshot else None,
         unavailable=found.reason if isinstance(found, Unavailable) else None,
         situation=situation,
+        note=snapshot.note if snapshot else None,
     )
     return receipt, placed
 

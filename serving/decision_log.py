@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
         ("playbook", pa.string()),
         ("unavailable", pa.string()),
         ("situation", pa.string()),
+        ("note", pa.string()),
     ]
 )
 """One row a decision: a Receipt, see there. `segment`, `score`: null where nobody was scored; `model_*`,

@@ -16,15 +16,16 @@ import msgspec
 
 from feature_repo.settings import now_us
 from serving.consent import Consent
-from serving.decide import Asked, Receipt, Situation, Snapshot, Unavailable, decide, decision_id
+from serving.decide import Asked, Model, Placed, Receipt, Situation, Snapshot, Unavailable, decide, decision_id
 from serving.decision_log import DecisionLog
-from serving.explain import explained
 from serving.metrics import Metrics
 from serving.models import Champion
 from serving.playbook import Playbook
-from serving.schema import Contribution, Decision, DroppedElement, ModelRef, Variant
+from serving.schema import Decision, DroppedElement, ModelRef, Variant
 from serving.segments.keeper import Keeper, Person
 from serving.times import rfc3339
+from serving.why.contributions import of_decision, strongest
+from serving.why.explanation import Explainer
 
 SETTLE_S = 1.0
 """How long a decision waits for events that were accepted before it was asked for."""
@@ -85,16 +86,18 @@ class Engine:
         log: DecisionLog | None,
         keeper: Keeper | None = None,
         consent: Consent | None = None,
+        explainer: Explainer | None = None,
         paused: Callable[[], tuple[str, ...]] = tuple,
         clock: Callable[[], int] = now_us,
         chance: Callable[[], int] = lambda: random.getrandbits(62),
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         """keeper: follows people; without one rules remember nothing. consent: who has opted out; null: nobody.
+        explainer: says why in words; null: nothing does.
         paused: experiments that are.
         """
         self.reader, self.champion, self.playbook, self.log, self.keeper = reader, champion, playbook, log, keeper
-        self.consent = consent
+        self.consent, self.explainer = consent, explainer
         self.metrics = Metrics()
         self.store_error: str | None = None
         self._paused = paused
@@ -120,6 +123,8 @@ class Engine:
         for start in range(0, len(user_ids), CHUNK):
             for user, row in zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True):
                 answers.append(self._answer(user, at, *await self._follow(user, row, at), explain, stale))
+                if explain:  # which takes milliseconds
+                    await asyncio.sleep(0)
             await asyncio.sleep(0)
         return answers
 
@@ -205,8 +210,17 @@ class Engine:
         if self.log:
             self.log.put(receipt)
         self.metrics.decided(receipt.segment)
-        contributions = explained(model, receipt) if explain else msgspec.UNSET
-        return answer(receipt, contributions, stale)
+        decision = answer(receipt, stale)
+        return self._explained(decision, receipt, placed, model) if explain else decision
+
+    def _explained(self, decision: Decision, receipt: Receipt, placed: Placed, model: Model | None) -> Decision:
+        effects = of_decision(model, receipt)
+        if effects is not None and receipt.features is not None:
+            decision = msgspec.structs.replace(decision, contributions=strongest(effects, receipt.features))
+        if self.explainer is None:
+            return decision
+        told = self.explainer.explain(receipt, placed, model, self.playbook, effects)
+        return msgspec.structs.replace(decision, explanation=told)
 
     async def _read(self, user_ids: Sequence[str], at: int) -> Sequence[Found]:
         """(ids) -> what the online store has, in the same order."""
@@ -258,9 +272,7 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
-def answer(
-    receipt: Receipt, contributions: list[Contribution] | msgspec.UnsetType = msgspec.UNSET, stale: bool = False
-) -> Decision:
+def answer(receipt: Receipt, stale: bool = False) -> Decision:
     """What the caller gets of a receipt."""
     model = None
     if receipt.model_name is not None and receipt.model_version is not None:
@@ -280,6 +292,5 @@ def answer(
         experiments=[Variant(v.experiment, v.variant) for v in receipt.variants],
         holdout=receipt.holdout,
         reasons=list(receipt.reasons),
-        contributions=contributions,
         stale=stale,
     )

@@ -13,7 +13,8 @@ from serving.segments.channels.event import SegmentChanged
 from serving.segments.channels.overview import SegmentsNow
 from serving.segments.channels.running import PATH as SEGMENTS
 from serving.segments.channels.running import STREAM
-from serving.users import LIMIT, MOST, OPT_OUT, PATH, Held
+from serving.users import LIMIT, MOST, OPT_OUT, PATH, WHY, Held
+from serving.why.answers import Why
 
 Json = dict[str, Any]
 VERSION = "1"
@@ -49,6 +50,7 @@ def document() -> Json:
             collect.GA4Debug,
             RefusedEvents,
             Held,
+            Why,
             Erased,
             SegmentsNow,
             SegmentChanged,
@@ -130,6 +132,8 @@ def _users() -> Json:
     wished = {"204": {"description": "Recorded."}} | _problems(
         {s: refusals[s] for s in ("401", "403", "405", "422", "503")}
     )
+    why = _described("In plain words.", "Why")
+    why["content"] |= {"text/html": {"schema": {"type": "string"}}}
     gone = {"200": _described("Nothing is left.", "Erased")}
     gone |= {"202": _described("Something may still be there: `pending` says where, and until when.", "Erased")}
     return {
@@ -143,6 +147,10 @@ def _users() -> Json:
             "put": _user("optOut", "Collect nothing more of a person, and show them the default journey.", [who])
             | {"responses": wished},
             "delete": _user("optIn", "Take that back.", [who]) | {"responses": wished},
+        },
+        PATH + "{id}" + WHY: {
+            "get": _user("why", "What a person was shown last and why, for the person; HTML by Accept.", [who])
+            | {"responses": {"200": why} | _problems(refusals | unknown)}
         },
     }
 

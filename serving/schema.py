@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from serving.why.answers import Explanation
+
 MAX_USERS = 1_000
 """Users in one batch request."""
 
@@ -33,7 +35,7 @@ After = Annotated[
         examples=["m-1"],
     ),
 ]
-Explain = Annotated[bool, Meta(description="Add the features that moved the score most.")]
+Explain = Annotated[bool, Meta(description="Add `contributions` and `explanation`: why, in words.")]
 
 
 class DecideRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -130,6 +132,7 @@ class Decision(Struct, rename="camel", frozen=True):
             "the model can say."
         ),
     ] = UNSET
+    explanation: Annotated[Explanation | UnsetType, Meta(description="Only with `explain`.")] = UNSET
 
 
 class BatchResponse(Struct, rename="camel", frozen=True):

@@ -1,4 +1,4 @@
-"""What single people can ask: GET and DELETE /v1/users/{id}, PUT and DELETE /v1/users/{id}/opt-out.
+"""What single people can ask: GET and DELETE /v1/users/{id}, PUT and DELETE .../opt-out, GET .../why.
 
 lake and log ─► profile, events   online store ─► features   journal ─► segments   decision log ─► decisions
 """
@@ -20,15 +20,17 @@ from feature_repo.tombstones import Tombstones
 from serving.asgi import Answer, Refused
 from serving.collect.request import parameters
 from serving.consent import Consent
+from serving.decide import Model
 from serving.decision_log import SCHEMA
 from serving.erasing import Erasing
 from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
 from serving.segments.keeper import Keeper
 from serving.times import rfc3339
+from serving.why.route import Reasons
 
 PATH = "/v1/users/"
-OPT_OUT = "/opt-out"
-METHODS = {"": ("GET", "DELETE"), OPT_OUT: ("PUT", "DELETE")}
+OPT_OUT, WHY = "/opt-out", "/why"
+METHODS = {"": ("GET", "DELETE"), OPT_OUT: ("PUT", "DELETE"), WHY: ("GET",)}
 """What follows the id, and what it takes."""
 LIMIT, MOST, LONGEST = 1_000, 10_000, 256
 Time = Annotated[str, Meta(description="RFC 3339, microseconds, UTC.")]
@@ -117,6 +119,7 @@ class Users:
     """Answers the routes of one state folder.
 
     erasing: None where another process takes the events in. keeper: follows people's segments; None: nobody does here.
+    model: the champion, for who asks why.
     """
 
     def __init__(
@@ -127,17 +130,19 @@ class Users:
         keeper: Keeper | None = None,
         erasing: Erasing | None = None,
         clock: Callable[[], int] = now_us,
+        model: Callable[[], Model | None] = lambda: None,
     ) -> None:
         self._settings, self._domain = settings, domains.load(settings.domain)
         self._tombstones, self._consent, self._keeper, self.erasing = tombstones, consent, keeper, erasing
         self._clock = clock
+        self._reasons = Reasons(settings, tombstones, consent, model, lambda who: self._features(who) is not None)
 
     def close(self) -> None:
         """Begin no erasure any more; what is under way ends."""
         if self.erasing is not None:
             self.erasing.close()
 
-    async def respond(self, method: str, person: str, what: str, query: bytes) -> Answer:
+    async def respond(self, method: str, person: str, what: str, query: bytes, accept: bytes = b"") -> Answer:
         """The answer to one of METHODS[what].
 
         Raises:
@@ -149,6 +154,8 @@ class Users:
         try:
             if what == OPT_OUT:
                 return await asyncio.to_thread(self._opt, method == "PUT", person)
+            if what == WHY:
+                return await asyncio.to_thread(self._reasons.answer, person, accept)
             if method == "DELETE":
                 return await self._delete(person)
             return await self._get(person, parameters(query))

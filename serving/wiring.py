@@ -33,6 +33,7 @@ from serving.segments.journal import FILE, Journal
 from serving.segments.keeper import Keeper
 from serving.users import Users
 from serving.values import Value
+from serving.why.explanation import Explainer
 
 EMBEDDED = "sqlite"
 _log = logging.getLogger("bentoml.serve.firstmile")
@@ -97,7 +98,7 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
         Shelf(settings).keep(book)
     follows = keeper(settings, domain, book, live, holder) if live else None
     consent, paused = Consent(settings.state), Pauses(settings.state)
-    return Engine(reader, holder, book, log, follows, consent, lambda: paused.names)
+    return Engine(reader, holder, book, log, follows, consent, Explainer(domain), lambda: paused.names)
 
 
 def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holder: Champion) -> Keeper:
@@ -158,9 +159,9 @@ def users(settings: Settings, live: Live | None, collector: Door | None, engine:
     """What answers for single people; where this process takes events in, it also finishes erasures begun before."""
     consent = engine.consent or Consent(settings.state)
     if live is None or collector is None:
-        return Users(settings, Tombstones(settings.state), consent)
+        return Users(settings, Tombstones(settings.state), consent, model=lambda: engine.champion.model)
     erasing = Erasing(live, collector.erase, engine.log, engine.keeper).start()
-    return Users(settings, live.erased, consent, engine.keeper, erasing)
+    return Users(settings, live.erased, consent, engine.keeper, erasing, model=lambda: engine.champion.model)
 
 
 def live(settings: Settings) -> Live | None:

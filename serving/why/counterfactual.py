@@ -88,10 +88,13 @@ class Searcher:
             return None
         return None
 
-    def words(self, found: Counterfactual, who: str = "they") -> str:
+    def words(self, found: Counterfactual) -> str:
         """`With one more file of 1 MB uploaded they would be in exploring.`"""
-        does = [f"{counted(n)} more {one if n == 1 else self._many[one]}" for one, n in found.does]
-        return f"With {listed(does)} {who} would be in {found.segment.replace('_', ' ')}."
+        return f"With {self.does(found)} they would be in {found.segment.replace('_', ' ')}."
+
+    def does(self, found: Counterfactual) -> str:
+        """`one more file of 1 MB uploaded and two more clicks`."""
+        return listed([f"{counted(n)} more {one if n == 1 else self._many[one]}" for one, n in found.does])
 
     def _ways(self, values: Mapping[str, Value], at_us: int) -> Iterator[Way]:
         """Acts and the values after them: of one kind, the fewest first; then of two kinds."""

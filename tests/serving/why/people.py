@@ -15,7 +15,7 @@ from training.candidates import LightGBM, Logistic
 from training.model import EngagementModel
 
 SAAS = domains.load("saas")
-NOW = 1_760_000_000_000_000
+NOW = 1_775_000_000_000_000
 STRINGS = {"device": ["mobile", "desktop", None], "referral": ["search", "friend", None], "role": ["designer", None]}
 
 

@@ -14,6 +14,9 @@ from serving.why.further import Further
 from tests.feature_repo import histories, oracle
 
 WHO = "u1"
+HOUR = 3_600_000_000
+LATER = [0, 1_000_000, HOUR // 2, HOUR // 2 + 1, HOUR, 24 * HOUR, 9 * 24 * HOUR]
+"""How long after the newest event the act comes, µs: at the session's gap and just after it, too."""
 
 
 def rows_of(events: list[dict[str, Any]], t: int) -> list[dict[str, Any]]:
@@ -58,7 +61,7 @@ def test_an_act_gives_the_values_of_the_definitions(name: str, data: st.DataObje
     domain = domains.load(name)
     events = data.draw(histories.events(domain))
     newest = max(e["ts_us"] for e in events)
-    now = newest + data.draw(st.sampled_from([0, 1_000_000, 3_600_000_000, 86_400_000_000, 9 * 86_400_000_000]))
+    now = newest + data.draw(st.sampled_from(LATER))
     values = oracle.row(rows_of(events, now), domain, WHO, now)
     if values is None:
         return
@@ -105,3 +108,11 @@ def test_values_given_are_not_changed() -> None:
     values: dict[str, Any] = {"pages": 1}
     assert Further(domain).after(values, domain.acts[0], 5).values["pages"] == 2
     assert values == {"pages": 1}
+
+
+@pytest.mark.parametrize(("later", "sessions", "time_ms"), [(HOUR // 2, 1, 1_800_000), (HOUR // 2 + 1, 2, 0)])
+def test_a_session_ends_after_its_gap(later: int, sessions: int, time_ms: int) -> None:
+    domain = domains.load("saas")
+    values: dict[str, Any] = {"sessions": 1, "session_time": 0, "last_event_us": 9 * HOUR}
+    done = Further(domain).after(values, domain.acts[0], 9 * HOUR + later).values
+    assert (done["sessions"], done["session_time"], done["last_event_us"]) == (sessions, time_ms, 9 * HOUR + later)

@@ -1,32 +1,35 @@
-"""Which features moved a score most: additive contributions to the log odds, exact for trees (TreeSHAP)."""
+"""What each feature added to a score: additive contributions to the log odds, exact for trees (TreeSHAP)."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import UNSET, UnsetType
-
-from serving.decide import Model, Receipt, Value
+from serving.decide import Model, Receipt
 from serving.schema import Contribution
+from serving.values import Value
 
 STRONGEST = 5
 
 _log = logging.getLogger(__name__)
 
 
-def explained(model: Model | None, receipt: Receipt) -> list[Contribution] | UnsetType:
-    """The strongest contributions to a score, strongest first; unset where there is no score or no way to tell."""
-    if model is None or receipt.score is None or receipt.features is None or receipt.model_version != model.version:
-        return UNSET
+def of_decision(model: Model | None, receipt: Receipt) -> dict[str, float] | None:
+    """The contributions to a decision's score; None where there is no score or no way to tell. Never raises."""
+    if model is None or receipt.score is None or receipt.features is None:
+        return None
+    if (receipt.model_name, receipt.model_version) != (model.name, model.version):
+        return None
     try:
-        effects = contributions(model, receipt.features)
+        return contributions(model, receipt.features)
     except Exception as e:  # an explanation is no reason to lose the decision
         _log.warning("%s version %s could not explain: %s: %s", model.name, model.version, type(e).__name__, e)
-        return UNSET
-    if effects is None:
-        return UNSET
-    strongest = sorted(effects, key=lambda name: -abs(effects[name]))[:STRONGEST]
-    return [Contribution(name, receipt.features.get(name), round(effects[name], 6)) for name in strongest]
+        return None
+
+
+def strongest(effects: Mapping[str, float], values: Mapping[str, Value]) -> list[Contribution]:
+    """The strongest contributions, strongest first."""
+    names = sorted(effects, key=lambda name: -abs(effects[name]))[:STRONGEST]
+    return [Contribution(name, values.get(name), round(effects[name], 6)) for name in names]
 
 
 def contributions(model: Any, features: Mapping[str, Value]) -> dict[str, float] | None:
