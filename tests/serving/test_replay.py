@@ -324,7 +324,7 @@ def test_the_registry_gives_the_model_that_decided(tmp_path: Path) -> None:
         load("saas-engagement", 1)
     mlflow = tracking.connect(settings)
     for n in (1, 2):
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id=tracking.experiment(settings)):
             assert registry.register(settings, mlflow, SAAS, model(seed=n), {}) == n
     values = [PEOPLE["u1"][f] for f in model().features]
     assert load("saas-engagement", 1).score_one(values) == model().score_one(values) != model(seed=2).score_one(values)
