@@ -252,7 +252,8 @@ def replay(decision_id: str | None, every: bool, sample: int | None, seed: int, 
         raise click.ClickException(f"no decisions in {settings.decisions} yet")
     chosen = again.sample(ids, sample, seed) if sample else ids
     wanted = chosen if decision_id or sample else None
-    with click.progressbar(length=len(chosen), label="replaying", file=sys.stderr) as bar:
+    steps = max(1, len(chosen) // 200)
+    with click.progressbar(length=len(chosen), label="replaying", file=sys.stderr, update_min_steps=steps) as bar:
         done = again.replayer(settings).all(again.rows(settings.decisions, wanted), bar.update)
     if decision_id and not done.count:
         raise click.ClickException(f"no decision {decision_id} in {settings.decisions}")

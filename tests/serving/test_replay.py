@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -307,6 +308,15 @@ def test_a_document_of_another_shape_is_no_difference(world: World) -> None:
         world.replayer().differences(row)
 
 
+def test_features_that_have_moved_on_change_nothing(world: World) -> None:
+    """What the catalogue no longer has stays in the receipt, and what it has gained meanwhile is not asked for."""
+    row = scored_row(world)
+    features = json.loads(row["features"])
+    unread = set(features) - {*model().features, *BOOK.rules.needs, *world.books[-1].rules.needs}
+    row["features"] = json.dumps({k: v for k, v in features.items() if k not in unread} | {"of_old": 1.5})
+    assert world.replayer().differences(row) == ()
+
+
 def test_only_the_first_differences_are_kept(world: World) -> None:
     changed = ({**r, "decision_id": f"{n:032x}", "policy_version": "x"} for n, r in enumerate(world.rows))
     outcome = world.replayer().all(changed)
@@ -314,11 +324,11 @@ def test_only_the_first_differences_are_kept(world: World) -> None:
     assert outcome.differences[f"{0:032x}"] == (Difference("policy_version", "x", BOOK.policy.version),)
 
 
-def test_the_registry_gives_the_model_that_decided(tmp_path: Path) -> None:
-    """The real registry: a later version does not change what an earlier one decided."""
+def test_out_of_the_registry(own_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stands in for anything: later versions do not change what earlier ones decided."""
     from training import registry, tracking
 
-    settings = Settings(home=tmp_path, domain="saas")
+    settings = own_world.settings
     load = replay.from_registry(settings)
     with pytest.raises(NotReplayable, match="not in the registry"):
         load("saas-engagement", 1)
@@ -326,11 +336,12 @@ def test_the_registry_gives_the_model_that_decided(tmp_path: Path) -> None:
     for n in (1, 2):
         with mlflow.start_run(experiment_id=tracking.experiment(settings)):
             assert registry.register(settings, mlflow, SAAS, model(seed=n), {}) == n
-    values = [PEOPLE["u1"][f] for f in model().features]
-    assert load("saas-engagement", 1).score_one(values) == model().score_one(values) != model(seed=2).score_one(values)
     for name, version in (("saas-engagement", 3), ("oulad-engagement", 1)):
         with pytest.raises(NotReplayable, match="not in the registry"):
             load(name, version)
+    monkeypatch.setenv("FIRSTMILE_HOME", str(settings.home))
+    answer = CliRunner().invoke(command, ["--all", "--domain", "saas"])
+    assert answer.exit_code == 0 and re.search(r"equal +90\n", answer.output), answer.output
 
 
 @pytest.fixture
