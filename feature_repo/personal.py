@@ -84,10 +84,14 @@ class Personal:
 
 
 def _follows(known: Known, versions: Mapping[str, Version], at_us: int) -> bool:
-    """Whether all that has changed is that new events came."""
+    """Whether all that has changed is that new events came.
+
+    Of a sender without a version nothing was in the history: what has been fetched of the lake since was known before.
+    """
     if known.versions.keys() != versions.keys() or (known.later_us is not None and known.later_us <= at_us):
         return False
-    return all(v == known.versions[s] or 0 < v.rewritten <= known.versions[s].change for s, v in versions.items())
+    before = ((v, known.versions[s]) for s, v in versions.items())
+    return all(new == old or not old.change or 0 < new.rewritten <= old.change for new, old in before)
 
 
 def _later(rows: Sequence[Row], at_us: int) -> int | None:
