@@ -19,6 +19,9 @@ Edge = tuple[int, str, str]
 """(timestamp µs, message id, user): from then on an anonymous id is that user."""
 
 
+NOTHING = Version(0, 0)
+
+
 class Known(NamedTuple):
     """How much of a person's past somebody knows: the senders' versions, and the log position, at which it was read.
 
@@ -86,12 +89,12 @@ class Personal:
 def _follows(known: Known, versions: Mapping[str, Version], at_us: int) -> bool:
     """Whether all that has changed is that new events came.
 
-    Of a sender without a version nothing was in the history: what has been fetched of the lake since was known before.
+    NOTHING is the version of a sender who was left in the lake: what has been fetched of it since was known before.
     """
     if known.versions.keys() != versions.keys() or (known.later_us is not None and known.later_us <= at_us):
         return False
     before = ((v, known.versions[s]) for s, v in versions.items())
-    return all(new == old or not old.change or 0 < new.rewritten <= old.change for new, old in before)
+    return all(new == old or old == NOTHING or 0 < new.rewritten <= old.change for new, old in before)
 
 
 def _later(rows: Sequence[Row], at_us: int) -> int | None:

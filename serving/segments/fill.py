@@ -14,7 +14,7 @@ from feature_repo.history_store import EDGES, HistoryStore, Row, open_history
 from feature_repo.lake import Lake
 from feature_repo.lake_sql import SENDER
 from feature_repo.past import fill as fill_history
-from feature_repo.personal import Known, owned
+from feature_repo.personal import NOTHING, Known, owned
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 from serving.decide import Model, Situation, Snapshot, place
@@ -136,7 +136,9 @@ class Filling:
     def _known(self, person: str) -> Known:
         senders = self._history.senders_of([person])
         later = [row.ts_us for s in senders for row in self._events[s] if row.ts_us > self._at_us]
-        return Known(self._history.versions(senders), self._history.position(), min(later, default=None))
+        versions, left = self._history.versions(senders), self._history.left(senders)
+        versions = {s: NOTHING if s in left else version for s, version in versions.items()}
+        return Known(versions, self._history.position(), min(later, default=None))
 
     def _seen(self, person: str) -> Seen:
         seen = Seen(self._playbook.policy.boundaries.session_gap_us)
