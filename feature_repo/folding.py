@@ -22,6 +22,7 @@ from feature_repo.history_store import EDGES, Checkpoint
 from feature_repo.lake_sql import SCHEMA
 from feature_repo.terms import all_leaves
 from feature_repo.vocabulary import ANY, Count, Distinct, First, Last, Sum, Where
+from feature_repo.working_set import WorkingSet
 
 FOLD_FROM = 500
 """Events that can go before a checkpoint is made: that costs about as much as the person's row, three times."""
@@ -40,12 +41,11 @@ def reach(domain: Domain) -> int:
     return max([domain.horizon, *domain.windows])
 
 
-def foldable(fresh: Fresh, persons: list[str], now_us: int) -> list[str]:
+def foldable(held: WorkingSet, persons: list[str], now_us: int) -> list[str]:
     """Those of these persons, just computed, of whom enough events are old enough."""
-    query = f"""SELECT sender FROM held WHERE sender IN (SELECT unnest(?)) AND ts_us <= ?
-        GROUP BY sender HAVING count(*) > {FOLD_FROM}"""
-    many = [p for p in persons if fresh.events(p) > FOLD_FROM]
-    return [p for (p,) in fresh.db.execute(query, [many, now_us - reach(fresh.domain)]).fetchall()] if many else []
+    many = [p for p in persons if held.events(p) > FOLD_FROM]
+    old = held.older(many, now_us - reach(held.domain)) if many else {}
+    return [p for p, n in old.items() if n > FOLD_FROM]
 
 
 def folded(fresh: Fresh, person: str, now_us: int) -> Folded | None:

@@ -11,6 +11,7 @@ from feature_repo import folding
 from feature_repo.events import ANONYMOUS
 from feature_repo.fresh import Fresh
 from feature_repo.history_store import HistoryStore, Row
+from feature_repo.working_set import WorkingSet
 
 HEAVY = 20_000
 """Events of a sender, not folded, beyond which a row takes longer than others shall wait."""
@@ -21,12 +22,12 @@ Past = Callable[[Sequence[str]], Iterable[Row]]
 """Every event of some senders that the lake has."""
 
 
-def needs_past(fresh: Fresh, persons: Sequence[str]) -> set[str]:
+def needs_past(held: WorkingSet, persons: Sequence[str]) -> set[str]:
     """Those of these persons whose row takes long: past in the lake, a broken checkpoint, or so many events."""
-    history = fresh.store
+    history = held.store
     senders = history.senders_of(persons)
     slow = history.left(senders) | {p for p, c in history.checkpoints(senders).items() if c.broken}
-    slow |= fresh.heavy(senders - slow, HEAVY)
+    slow |= held.heavy(senders - slow, HEAVY)
     return {p for p in persons if not slow.isdisjoint(history.senders_of([p]))} if slow else set()
 
 

@@ -197,8 +197,9 @@ def write_online(
     """
     view = _view(store, domain)
     wanted = ["user_id", "event_timestamp", "created", *(f.name for f in view.features)]
-    if missing := [name for name in wanted if name not in rows.column_names]:
-        raise ValueError(f"rows for {view.name}: no column {', '.join(missing)}; there are {rows.column_names}")
+    there = rows.column_names  # made anew at every call, 20 µs
+    if missing := [name for name in wanted if name not in there]:
+        raise ValueError(f"rows for {view.name}: no column {', '.join(missing)}; there are {there}")
     for start in range(0, len(rows), batch):
         part = list(_feast_rows(view, rows.slice(start, batch)))
         store._get_provider().online_write_batch(store.config, view, part, progress)

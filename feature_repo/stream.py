@@ -23,8 +23,8 @@ from feature_repo import domains
 from feature_repo.event_log import Delivered, EventLog
 from feature_repo.events import Event
 from feature_repo.folding import foldable
-from feature_repo.fresh import Fresh
 from feature_repo.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
+from feature_repo.quick import Quick
 from feature_repo.settings import Settings, now_us
 from feature_repo.slow_lane import Past, SlowLane, needs_past
 from feature_repo.store import delete_online, feature_store, write_online
@@ -60,7 +60,7 @@ class Processor:
         self.history, self.clock, self._refuses = history, clock, refuses
         self.slow = history.deferred()
         self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
-        self._fresh = Fresh(settings.domain, history)
+        self._quick = Quick(settings.domain, history)
         self._rows = OnlineRows(settings)
         self._slow_lane = SlowLane(settings.domain, history.reader(), past)
         self._mine: dict[str, None] = {}
@@ -71,7 +71,7 @@ class Processor:
         with self._lock:
             rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered if not self._refuses(d.event)]
             added = self.history.add(rows)
-            self._fresh.add(added)
+            self._quick.add(added)
             self._mine |= dict.fromkeys(added.touched)
 
     def refresh(self, most: int = MOST_PERSONS) -> int:
@@ -79,14 +79,14 @@ class Processor:
         with self._lock:
             now = self.clock()
             persons = list(self._mine)[:most] or self.history.claim(now, most)
-            slow = needs_past(self._fresh, persons) | self._slow_lane.working_on.intersection(persons)
+            slow = needs_past(self._quick, persons) | self._slow_lane.working_on.intersection(persons)
             self.slow |= slow.intersection(self._mine)
             self.history.defer(slow)
             quick = [p for p in persons if p not in slow]
             if quick:
-                found, by = self._fresh.rows(quick, now)
+                found, by = self._quick.rows(quick, now)
                 self.history.note(self._rows.write(self.history, quick, found, by), by)
-                self.history.defer(foldable(self._fresh, quick, now))
+                self.history.defer(foldable(self._quick, quick, now))
                 self.on_written(quick)
             for person in persons:
                 self._mine.pop(person, None)
@@ -108,11 +108,11 @@ class Processor:
             return len(persons)
 
     def rows(self, persons: Iterable[str], at_us: int) -> tuple[pa.Table, int]:
-        """The rows in force at a time, as `Fresh.rows` gives them, and the position of the last event applied."""
+        """The rows in force at a time, as `WorkingSet.rows` gives them, and the position of the last event applied."""
         persons = list(persons)
         with self._lock:
-            if not needs_past(self._fresh, persons):
-                return _there(*self._fresh.rows(persons, at_us))
+            if not needs_past(self._quick, persons):
+                return _there(*self._quick.rows(persons, at_us))
         with self._slow_lock:
             return _there(*self._slow_lane.rows(persons, at_us))
 
@@ -127,8 +127,8 @@ class Processor:
         with self._slow_lock, self._lock:
             drained()
             gone = forget(self.history, senders, again, touched)
-            for fresh in (self._fresh, self._slow_lane.fresh):
-                fresh.forget([*senders, *again])
+            for held in (self._quick, self._slow_lane.fresh):
+                held.forget([*senders, *again])
             if touched:
                 found, by = self._slow_lane.rows(touched, self.clock())
                 self.history.note(self._rows.write(self.history, touched, found, by), by)

@@ -1,4 +1,4 @@
-"""Both compilations of a domain over events given as dictionaries, for the tests of exactness."""
+"""All forms of a domain's features over events given as dictionaries, for the tests of exactness."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from feature_repo.as_of import as_of
 from feature_repo.change_points import at_change_points
 from feature_repo.domain import Domain
 from feature_repo.history import typed
+from feature_repo.history_store import Row as Kept
 from feature_repo.lake import SCHEMA
+from feature_repo.plain import Plain
 from feature_repo.program import Program
 
 Row = dict[str, Any]
@@ -23,13 +25,14 @@ class Computer:
         self.con = ibis.duckdb.connect(threads=1)
         events = ibis.table(ibis.Schema.from_pyarrow(SCHEMA), name="ev")
         asked = ibis.table({"t_us": "int64"}, name="asked")
-        points, then = Program(), Program()
+        points, then, self._plain = Program(), Program(), Plain(domain)
         self.points = points.compiled(at_change_points(events, domain, points))
         self.then = then.compiled(as_of(typed(events, domain).mutate(asked_us=asked.t_us.as_scalar()), domain, then))
 
     def load(self, events: list[Row]) -> None:
         """Make these events the lake's canonical ones."""
         self.con.create_table("ev", pa.Table.from_pylist(events, SCHEMA), overwrite=True, temp=True)
+        self._seen = [self._plain.seen(Kept(sender="", **e)) for e in events]
 
     def change_points(self) -> list[Row]:
         """All rows, in order."""
@@ -43,6 +46,14 @@ class Computer:
         query = self.then.run(self.con.raw_sql)
         found = self.con.raw_sql(query).to_arrow_table().to_pylist()
         return {r["user_id"]: r for r in found if r["ts_us"] is not None}
+
+    def plain(self, entity: str, t_us: int) -> Row | None:
+        """The row in force at t of an entity, in plain Python."""
+        found = self._plain.row(entity, self._seen, t_us)
+        if found is None or found.ts_us is None:
+            return None
+        times = {"user_id": entity, "ts_us": found.ts_us, "valid_until_us": found.valid_until_us}
+        return times | dict(zip(self.domain.feature_types, found.values, strict=True))
 
 
 def in_force(rows: list[Row], entity: str, t_us: int) -> Row | None:

@@ -33,7 +33,7 @@ def moments(draw: st.DataObject, domain, events, most: int) -> list[int]:
 
 @pytest.mark.parametrize("name", DOMAINS)
 @given(data=st.data())
-def test_row_in_force_is_the_same_by_change_points_as_of_and_oracle(name, data):
+def test_row_in_force_is_the_same_by_change_points_as_of_plain_and_oracle(name, data):
     compute = computer(name)
     events = data.draw(histories.events(compute.domain))
     compute.load(events)
@@ -44,6 +44,7 @@ def test_row_in_force_is_the_same_by_change_points_as_of_and_oracle(name, data):
             wanted = oracle.row(events, compute.domain, entity, t)
             assert features(compute, in_force(rows, entity, t)) == wanted, f"change points at {t} of {entity}"
             assert features(compute, then.get(entity)) == wanted, f"as of {t} of {entity}"
+            assert features(compute, compute.plain(entity, t)) == wanted, f"plain at {t} of {entity}"
 
 
 @pytest.mark.parametrize("name", DOMAINS)
@@ -58,10 +59,9 @@ def test_a_row_is_valid_until_the_next_change_point(name, data):
             assert row["ts_us"] < row["valid_until_us"] == following["ts_us"]
     for t in moments(data, compute.domain, events, 2):
         for entity, row in compute.as_of(t).items():
-            by_change_points = in_force(rows, entity, t)
-            assert [row[n] for n in ("ts_us", "valid_until_us")] == [
-                by_change_points[n] for n in ("ts_us", "valid_until_us")
-            ]
+            times = ("ts_us", "valid_until_us")
+            by_change_points, plain = in_force(rows, entity, t), compute.plain(entity, t)
+            assert [row[n] for n in times] == [by_change_points[n] for n in times] == [plain[n] for n in times]
 
 
 @pytest.mark.parametrize("name", DOMAINS)

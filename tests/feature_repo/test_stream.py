@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import domains, folding, fresh, slow_lane
+from feature_repo import domains, folding, fresh, quick, slow_lane
 from feature_repo.event_log import Delivered
 from feature_repo.events import Event
 from feature_repo.settings import Settings
@@ -89,7 +89,8 @@ def test_any_order_copies_batches_and_kills_give_the_rows_of_the_definition(
     edges = sorted({r["ts_us"] + w for r in arrivals for w in [0, *domain.windows]})
     clock = Clock(data.draw(st.sampled_from(edges)) - 1)
     file = tmp_path_factory.mktemp("history") / f"{next(FILES)}.db"
-    limits("MOST_HELD", fresh, data.draw(st.sampled_from([1, 500_000])))  # of events in memory
+    for lane in (quick, fresh):  # of events in memory
+        limits("MOST_HELD", lane, data.draw(st.sampled_from([1, 500_000])))
     limits("HEAVY", slow_lane, data.draw(st.sampled_from([1, 5, 20_000])))  # of events of somebody in the quick lane
     limits("FOLD_FROM", folding, data.draw(st.sampled_from([0, 2, 500])))
     limits("reach", folding, lambda domain: max(domain.windows))  # the least that is exact, so that much is folded
