@@ -108,7 +108,8 @@ class RowSqliteOnlineStore(SqliteOnlineStore):
     ) -> None:
         """Write the rows that are not older than the stored ones, in one transaction."""
         name, version = self._table(config, table), config.entity_key_serialization_version
-        encoded = [(serialize_entity_key(row[0], version), encode(row[1]), *order(row)) for row in data]
+        encode = Encoder()
+        encoded = [(serialize_entity_key(row[0], version), encode.row(row[1]), *order(row)) for row in data]
         conn = self._get_conn(config)
         with Transaction(conn):
             conn.executemany(
@@ -180,9 +181,35 @@ class RowSqliteOnlineStore(SqliteOnlineStore):
             Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
 
 
-def encode(values: dict[str, Value]) -> bytes:
-    """A row's values as bytes, the same for the same values in any order."""
-    return Map(val=values).SerializeToString(deterministic=True)
+class Encoder:
+    """Serialises the values of one batch of rows, in which many rows share a Value: each of those once.
+
+    The batch has to be kept meanwhile, for a Value is known again by its identity.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, int], bytes] = {}
+        self._values: dict[int, bytes] = {}
+
+    def row(self, values: dict[str, Value]) -> bytes:
+        """A row's values as one `Map`, the same for the same values in any order: one message for each, by name.
+
+        Serialised messages one after the other are the serialised merged message.
+        """
+        return b"".join([self._entry(name, values[name]) for name in sorted(values)])
+
+    def value(self, value: Value | None) -> bytes:
+        """A single value; b"" for none."""
+        found = self._values.get(id(value))
+        if found is None:
+            found = self._values[id(value)] = b"" if value is None else value.SerializeToString()
+        return found
+
+    def _entry(self, name: str, value: Value) -> bytes:
+        found = self._entries.get((name, id(value)))
+        if found is None:
+            found = self._entries[name, id(value)] = Map(val={name: value}).SerializeToString()
+        return found
 
 
 def decode(row: bytes, event_us: int, names: Iterable[str]) -> Found:
@@ -236,10 +263,11 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         """Write the rows that are not older than the stored ones, each atomically, in one round trip."""
         view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
         fields = [(f.name, _mmh3(f"{view}:{f.name}")) for f in table.features]
+        encode = Encoder().value
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for row in data:
                 key = _redis_key(config.project, row[0], config.entity_key_serialization_version)
-                values = [part for name, field in fields for part in (field, _bytes(row[1].get(name)))]
+                values = [part for name, field in fields for part in (field, encode(row[1].get(name)))]
                 pipe.eval(COMPARE_AND_SET, 1, key, *order(row), f"_order:{view}", f"_ts:{view}", _stamp(row), *values)
             pipe.execute()
         if progress:
@@ -283,10 +311,6 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         if not values[requested_features.index(f"_ts:{feature_view}")]:
             return None, None
         return super()._get_features_for_entity(values, feature_view, requested_features)
-
-
-def _bytes(value: Value | None) -> bytes:
-    return b"" if value is None else value.SerializeToString()
 
 
 def _stamp(row: Row) -> bytes:

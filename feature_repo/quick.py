@@ -65,8 +65,5 @@ class Quick(WorkingSet):
             self._edges.pop(sender, None)
 
     def _replace(self, sender: str, message_ids: Collection[str]) -> int:
-        for told in self._edges.get(sender, {}).values():
-            for message_id in message_ids:
-                told.pop(message_id, None)
         held = self._seen.get(sender, {})
         return sum(held.pop(m, None) is not None for m in message_ids)

@@ -29,8 +29,8 @@ from feature_repo.settings import Settings, now_us
 from feature_repo.slow_lane import Past, SlowLane, needs_past
 from feature_repo.store import delete_online, feature_store, write_online
 
-MOST_EVENTS = 1_000
-"""Events that are applied together."""
+MOST_EVENTS = 4_000
+"""Events that are applied together: the more wait, the fewer rows have to be written for them."""
 MOST_PERSONS = 500
 """Rows that are computed together."""
 TICK_S = 0.25
