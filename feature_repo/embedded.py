@@ -119,7 +119,7 @@ class Pending:
 
     def __init__(self, stream: Stream, history: HistoryStore, floor: int) -> None:
         self.history = history
-        self._stream, self._slow, self._floor = stream, stream.processor.slow, floor
+        self._stream, self._processor, self._floor = stream, stream.processor, floor
         self._until: dict[str, int] = {}
         self._copies: dict[tuple[str, str], int] = {}
         self._newest = 0
@@ -132,7 +132,7 @@ class Pending:
         with self._lock:
             if len(self._copies) > AT_ONCE:
                 applied = self._stream.applied
-                self._until = {k: p for k, p in self._until.items() if p > applied or k in self._slow}
+                self._until = {k: p for k, p in self._until.items() if p > applied or k in self._processor.slow}
                 self._copies = {k: p for k, p in self._copies.items() if p > applied}
             for event, position in zip(events, appended.result() or (), strict=True):
                 self._copies[shard_key(event), event.message_id] = position
@@ -159,18 +159,20 @@ class Pending:
         with self._lock:
             if not self._until:
                 return False
-            if applied >= self._newest and not self._slow:
+            if applied >= self._newest and not self._processor.slow:
                 self._until.clear()
                 return False
-            return any(self._lacks(person, applied) for person in persons)
+            lacking = [person for person in persons if self._lacks(person)]
+            self._processor.hurry(lacking)
+            return bool(lacking)
 
     def due(self, person: str, at_us: int) -> bool:
         """Whether this person's row has changed by a time, and is not written yet."""
         return self.history.unsettled(person, at_us)
 
-    def _lacks(self, person: str, applied: int) -> bool:
+    def _lacks(self, person: str) -> bool:
         until = max(self._until.get(key, 0) for key in self._keys(person))
-        return until > applied or (until > 0 and person in self._slow)
+        return until > self._processor.reached or (until > 0 and self._processor.behind(person))
 
     def _keys(self, person: str) -> list[str]:
         return [person, *(f"{ANONYMOUS}{a}" for a in self.history.aliases(person))]

@@ -24,6 +24,7 @@ from feature_repo.working_set import WorkingSet
 
 MOST_HELD = 500_000
 
+
 def _trail(events: Table, domain: Domain, program: Program, folded: Table | None) -> Table:
     return without(change_point_rows(events, domain, program), "person")
 

@@ -31,8 +31,10 @@ from feature_repo.store import delete_online, feature_store, write_online
 
 MOST_EVENTS = 4_000
 """Events that are applied together: the more wait, the fewer rows have to be written for them."""
-MOST_PERSONS = 500
+MOST_PERSONS = 200
 """Rows that are computed together."""
+WHILE_ONE_WAITS = 50
+"""The same while a decision waits for one of them."""
 TICK_S = 0.25
 """How often it is looked whose rows have changed by themselves."""
 
@@ -47,6 +49,7 @@ class Processor:
     refuses: of whom nothing more is taken, although the log holds it.
     slow: persons who have events that are applied and not in their row, because they are in the slow lane.
     on_written: is told whose rows have been written; it must not wait.
+    reached: the log position up to which events are applied: in the row of whoever is not `behind`.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Processor:
         self._rows = OnlineRows(settings)
         self._slow_lane = SlowLane(settings.domain, history.reader(), past)
         self._mine: dict[str, None] = {}
+        self._first: dict[str, None] = {}
+        self.reached = history.position()
         self._lock, self._slow_lock = threading.RLock(), threading.Lock()
 
     def apply(self, delivered: Sequence[Delivered]) -> None:
@@ -73,12 +78,28 @@ class Processor:
             added = self.history.add(rows)
             self._quick.add(added)
             self._mine |= dict.fromkeys(added.touched)
+            self.reached = self.history.position()
+
+    def behind(self, person: str) -> bool:
+        """Whether an event that is applied is not in this person's row."""
+        return person in self._mine or person in self.slow
+
+    def hurry(self, persons: Iterable[str]) -> None:
+        """Somebody waits for these persons' rows: they come before the others'."""
+        self._first |= dict.fromkeys(persons)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody who was touched waits for their row, but for those in the slow lane."""
+        return bool(self._mine)
 
     def refresh(self, most: int = MOST_PERSONS) -> int:
         """Write the rows of up to `most` persons who are due by now; returns how many were due."""
         with self._lock:
             now = self.clock()
-            persons = list(self._mine)[:most] or self.history.claim(now, most)
+            first = [p for p in list(self._first) if p in self._mine]
+            most = min(most, WHILE_ONE_WAITS) if first else most
+            persons = list(dict.fromkeys([*first, *self._mine]))[:most] or self.history.claim(now, most)
             slow = needs_past(self._quick, persons) | self._slow_lane.working_on.intersection(persons)
             self.slow |= slow.intersection(self._mine)
             self.history.defer(slow)
@@ -90,6 +111,9 @@ class Processor:
                 self.on_written(quick)
             for person in persons:
                 self._mine.pop(person, None)
+                self._first.pop(person, None)
+            if not self._mine:
+                self._first.clear()
             return len(persons)
 
     def refresh_slow(self) -> int:
@@ -287,6 +311,6 @@ class Stream:
         """Write whoever is due; once nobody is, all that was applied can be seen online."""
         position = self.processor.history.position()
         while not self._stop.is_set():
-            if self.processor.refresh() < MOST_PERSONS:
+            if self.processor.refresh() < MOST_PERSONS and not self.processor.waiting:
                 self.applied = position
                 return

@@ -1,5 +1,6 @@
 """The live part beside a lake that was filled without it, and across stops."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from feature_repo.lake import Lake
 from feature_repo.lake_sql import INCOMING
 from feature_repo.settings import Settings
 from feature_repo.store import feature_store, read_online
+from feature_repo.stream import MOST_EVENTS, MOST_PERSONS, WHILE_ONE_WAITS
 from tests.feature_repo import oracle
 from tests.feature_repo.histories import BASE
 from tests.feature_repo.test_backfill import event
@@ -54,6 +56,24 @@ def test_what_the_lake_had_before_counts(tmp_path: Path) -> None:
     live.close()
     kept = Lake(settings.lake).events(ibis.duckdb.connect()).position.to_pyarrow().to_pylist()
     assert sorted(kept) == [1, 2, 3, 4, 5, 6]
+
+
+def test_whom_a_decision_waits_for_comes_first_and_waits_for_nobody_else(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, domain="saas")
+    live = Embedded(settings, lambda: BASE)  # driven from here
+    users, noted = [f"u{n}" for n in range(MOST_PERSONS + 1)], threading.Event()
+    live.append([parsed(event(u, n, BASE - 1)) for n, u in enumerate(users)]).add_done_callback(lambda _: noted.set())
+    assert noted.wait(20)
+    first, *_, last = users
+    assert live.pending.of([first]) and live.pending.of([last])
+    live.processor.apply(live.log.poll(MOST_EVENTS, 1))
+    assert live.pending.of([last]) and clicks(settings, [last]) == [None]
+    assert live.processor.refresh() == WHILE_ONE_WAITS
+    assert not live.pending.of([last]) and clicks(settings, [last]) == [1]
+    written = [u for u in users if not live.pending.of([u])]
+    assert len(written) == WHILE_ONE_WAITS and {first, last} <= set(written)
+    assert [u for u, n in zip(users, clicks(settings, users), strict=True) if n == 1] == written
+    live.close()
 
 
 def test_what_was_ingested_while_it_was_stopped_counts(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ GIANT, ORDINARY = "giant", "ordinary"
 """The person with a very long past, and one with a short one who does the same."""
 ORDINARY_PAST = 50
 KEPT_AT_ONCE = 20_000
+PAST = 1
+"""The log position of what a history is given: not after that of any event of the bench."""
 PEOPLE = 500
 Round = dict[str, Cell]
 T = TypeVar("T")
@@ -140,7 +142,7 @@ def remember(live: Embedded, events: Iterable[Event]) -> None:
     """Give a history that nobody processes yet the past of some people, as if their rows had long been written."""
     left = iter(events)
     while some := list(islice(left, KEPT_AT_ONCE)):
-        live.history.keep([row_of(0, event) for event in some], 0)
+        live.history.keep([row_of(PAST, event) for event in some])
 
 
 @contextmanager
