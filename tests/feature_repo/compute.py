@@ -11,7 +11,7 @@ from feature_repo.domain import Domain
 from feature_repo.history import typed
 from feature_repo.history_store import Row as Kept
 from feature_repo.lake import SCHEMA
-from feature_repo.plain import Plain
+from feature_repo.plain import Edge, Plain
 from feature_repo.program import Program
 
 Row = dict[str, Any]
@@ -32,7 +32,13 @@ class Computer:
     def load(self, events: list[Row]) -> None:
         """Make these events the lake's canonical ones."""
         self.con.create_table("ev", pa.Table.from_pylist(events, SCHEMA), overwrite=True, temp=True)
-        self._seen = [self._plain.seen(Kept(sender="", **e)) for e in events]
+        kept = [Kept(sender="", **e) for e in events]
+        self._seen, self._edges = [self._plain.seen(row) for row in kept], dict[str, list[Edge]]()
+        for row in kept:
+            if row.edge:
+                self._edges.setdefault(row.edge[0], []).append(Edge(row.ts_us, row.message_id, row.edge[1]))
+        for edges in self._edges.values():
+            edges.sort()
 
     def change_points(self) -> list[Row]:
         """All rows, in order."""
@@ -49,7 +55,7 @@ class Computer:
 
     def plain(self, entity: str, t_us: int) -> Row | None:
         """The row in force at t of an entity, in plain Python."""
-        found = self._plain.row(entity, self._seen, t_us)
+        found = self._plain.row(entity, self._seen, self._edges, t_us)
         if found is None or found.ts_us is None:
             return None
         times = {"user_id": entity, "ts_us": found.ts_us, "valid_until_us": found.valid_until_us}
