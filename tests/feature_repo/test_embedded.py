@@ -73,6 +73,7 @@ def test_whom_a_decision_waits_for_comes_first_and_waits_for_nobody_else(tmp_pat
     written = [u for u in users if not live.pending.of([u])]
     assert len(written) == WHILE_ONE_WAITS and {first, last} <= set(written)
     assert [u for u, n in zip(users, clicks(settings, users), strict=True) if n == 1] == written
+    assert live.lag() == len(users)
     live.close()
 
 

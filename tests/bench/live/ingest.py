@@ -77,7 +77,7 @@ def through(world: World, service: Service, run: str, many: int, number: int) ->
 
 
 def caught_up(service: Service, sent: list[dict[str, Any]]) -> None:
-    """Wait until what was sent last has been applied: the ends of the last requests, of which one is the last."""
+    """Wait until all is applied, and decisions for those who were sent last say so."""
     last = range(len(sent) - 1, max(-1, len(sent) - 1 - 2 * CONNECTIONS * traffic.EACH), -traffic.EACH)
     service.settle([sent[n].get("userId") or f"{ANONYMOUS}{sent[n]['anonymousId']}" for n in last])
 

@@ -25,6 +25,9 @@ from tests.feature_repo import oracle
 
 LOOK_S = 0.0002
 """How long to wait before looking at the online store again."""
+LAG_S = 0.005
+"""The same for what is not applied."""
+NO_LAG = "firstmile_log_lag 0"
 PATIENCE_S = 600
 LIMIT = "1000000"
 """FIRSTMILE_RATE: events a second of one key, out of the way of what is measured."""
@@ -79,12 +82,18 @@ class Service:
         delete_online(self._store, self.domain, users)
 
     def settle(self, users: Sequence[str]) -> None:
-        """Wait until a decision for each of these people says that it knows everything.
+        """Wait until all that was accepted is applied, and a decision for each of these says that it knows everything.
+
+        A decision alone tells nothing of others: whose row it waits for comes before theirs.
 
         Raises:
             TimeoutError: that takes too long.
         """
         deadline = time.monotonic() + PATIENCE_S
+        while NO_LAG not in self.client.get("/metrics").raise_for_status().text.splitlines():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {PATIENCE_S} s there are events that are not applied")
+            time.sleep(LAG_S)
         for user in users:
             while self.client.post("/v1/decide", json={"userId": user}).raise_for_status().json()["stale"]:
                 if time.monotonic() > deadline:
