@@ -25,7 +25,9 @@ def attributed(settings: Settings, names: Collection[str]) -> pd.DataFrame:
         user_id (`anon:...` of somebody who is not known), name, ts_us, message_id, experiment, variant (null: none).
     """
     con, program = ibis.duckdb.connect(), Program()
-    domain = replace(domains.load(settings.domain), columns=COLUMNS, features=(), elapsed=(), slices=(), enrich=())
+    domain = replace(
+        domains.load(settings.domain), columns=COLUMNS, features=(), elapsed=(), slices=(), enrich=(), acts=()
+    )
     events = Lake(settings.lake).events(con)
     needed = events.filter(events.name.isin(sorted(names)) | events.type.isin(EDGES))
     owned = history(program.step("needed", typed(needed, domain)), domain, program)

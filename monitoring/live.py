@@ -71,7 +71,8 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
             shown = client.post("/v1/decide", json={"userId": people[0], "explain": True}).json()
             console.print_json(json.dumps(shown))
         relived = relive(settings, str(client.base_url), f"live-{time.time_ns() // 1_000_000}", console)
-        console.print(relived.table())
+        for table in relived.tables():
+            console.print(table)
     return Live(answers, milliseconds, relived)
 
 

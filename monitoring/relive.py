@@ -1,9 +1,11 @@
 """The live part of a run: some people's first miles once more, as somebody new's, through an unmodified SDK.
 
-a person's events from the lake ─► Segment's Python SDK ─► the service's collector ─► decide after each ─► who moved
+a person's events from the lake ─► Segment's Python SDK ─► the service's collector ─► decide after each ─► what is shown
+                                          `──── what they did with what was shown ◄────────────────────────────┘
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,53 +19,85 @@ from rich.table import Table
 
 from feature_repo.lake import Lake
 from feature_repo.settings import Settings
+from feature_repo.vocabulary import DAY
 
 PEOPLE, FEWEST, MOST = 8, 12, 40
-"""How many people, and how many events each of them has."""
+"""How many people, and how many events each of them has. Half are the newest, half the newest who stayed for days."""
+DAYS_US = 2 * DAY
 SDK = "segment-analytics-python"
 
 
 @dataclass(frozen=True)
 class Move:
-    """A change of segment that an event brought; None: not scored yet."""
+    """Somebody entered or left a segment. by: the event of that moment; null: none, so for rules time alone moved them,
+    and for what the model says the asking. cause: in words."""
 
     person: str
-    event: str
-    before: str | None
-    after: str | None
-    score: float | None
+    at: str
+    by: str | None
+    segment: str
+    source: str
+    entered: bool
+    cause: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the last decision showed somebody first, and why; dropped: what boundaries had removed by then."""
+
+    person: str
+    element: str
+    why: str
+    dropped: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Relived:
-    """What came of it: events sent, decisions that lacked one, moves, and ms from sending an event to its decision."""
+    """What came of it: events sent, feedback among them, decisions that lacked one, moves, what was shown last, and ms
+    from sending an event to its decision."""
 
     people: int
     events: int
+    feedback: int
     stale: int
     moves: list[Move]
+    shown: list[Shown]
     milliseconds: list[float]
 
     def figures(self) -> dict[str, Any]:
         """For run.json: counts, and the median time from sending an event to having the decision that knows it."""
         ordered = sorted(self.milliseconds)
         p50 = round(ordered[len(ordered) // 2], 1) if ordered else None
-        counts = {"people": self.people, "events": self.events, "stale": self.stale, "moves": len(self.moves)}
-        return {"sdk": SDK} | counts | {"event_to_decision_p50_ms": p50}
+        counts = {"people": self.people, "events": self.events, "feedback": self.feedback, "stale": self.stale}
+        by_time = sum(m.by is None and m.source == "rules" for m in self.moves)
+        return {"sdk": SDK} | counts | {"moves": len(self.moves), "by_time": by_time, "event_to_decision_p50_ms": p50}
 
-    def table(self, most: int = 20) -> Table:
-        """The first moves, a row each."""
-        shown = Table("person", "event", "segment before", "after", "score", title="Segments changing as events arrive")
-        for m in self.moves[:most]:
-            score = "" if m.score is None else f"{m.score:.3f}"
-            shown.add_row(
-                m.person.rsplit("-", 1)[1],
-                m.event,
-                m.before or "(default journey)",
-                m.after or "(default journey)",
-                score,
-            )
-        return shown
+    def tables(self, most: int = 30) -> list[Table]:
+        """The moves, of the people with the most first, a row each; and what everybody was shown last."""
+        moves = Table("person", "at", "what happened", "move", "because", title="People moving between segments")
+        for m in sorted(self.moves, key=lambda m: (-self._by_time(m.person), m.person, m.at))[:most]:
+            happened = m.by or ("time passed" if m.source == "rules" else "asked again")
+            move = f"{'in' if m.entered else 'out of'} {m.segment}"
+            moves.add_row(_short(m.person), m.at[5:16].replace("T", " "), happened, move, _brief(m.cause))
+        shown = Table(
+            "person", "shown first", "because", "dropped by a boundary", title="What they were shown in the end"
+        )
+        for x in self.shown:
+            why = x.why.removeprefix(f"{x.element} ")
+            shown.add_row(_short(x.person), x.element or "(nothing)", why, ", ".join(x.dropped))
+        return [moves, shown]
+
+    def _by_time(self, person: str) -> int:
+        return sum(m.by is None and m.source == "rules" for m in self.moves if m.person == person)
+
+
+def _short(person: str) -> str:
+    return person.rsplit("-", 1)[1]
+
+
+def _brief(cause: str) -> str:
+    """A cause without what the model is called."""
+    return re.sub(r" by \S+ version \d+: segment.*", "", cause)
 
 
 def relive(settings: Settings, url: str, run: str, console: Console) -> Relived:
@@ -80,23 +114,58 @@ def relive(settings: Settings, url: str, run: str, console: Console) -> Relived:
 
     sdk = Client("local", host=url, sync_mode=True, send=True, max_retries=3, on_error=_undelivered)
     lives = list(_lives(settings))
-    moves, milliseconds, events, stale = list[Move](), list[float](), 0, 0
+    moves, shown, milliseconds, feedback, stale = list[Move](), list[Shown](), list[float](), 0, 0
     with httpx.Client(base_url=url) as client:
         for number, life in enumerate(track(lives, "living", console=console, transient=True), 1):
-            person, before = f"{run}-{number}", None
+            person, last = f"{run}-{number}", dict[str, Any]()
             late = datetime.now(UTC) - life[-1]["at"]
             for n, event in enumerate(life):
                 began = time.perf_counter()
                 _send(sdk, person, event, event["at"] + late, f"{person}-{n}")
                 asked = {"userId": person} | ({} if settings.log == "sqlite" else {"after": f"{person}-{n}"})
-                decision = client.post("/v1/decide", json=asked).raise_for_status().json()
+                last = client.post("/v1/decide", json=asked).raise_for_status().json()
                 milliseconds.append((time.perf_counter() - began) * 1000)
-                events, stale = events + 1, stale + decision["stale"]
-                if decision["segment"] != before:
-                    name = event["name"] or event["type"]
-                    moves.append(Move(person, name, before, decision["segment"], decision["score"]))
-                    before = decision["segment"]
-    return Relived(len(lives), events, stale, moves, milliseconds)
+                stale += last["stale"]
+                feedback += _react(sdk, person, last, event["at"] + late, n)
+            moves += _moves(client, person)
+            shown.append(_shown(person, last))
+    return Relived(len(lives), len(milliseconds) + feedback, feedback, stale, moves, shown, milliseconds)
+
+
+def _react(sdk: Any, person: str, decision: dict[str, Any], at: datetime, n: int) -> int:
+    """Tell what was done with the first element shown: now and then it is completed, or dismissed."""
+    said = list[tuple[str, dict[str, str]]]()
+    for element in decision["elements"][:1]:
+        said.append(("Element Shown", {"element": element}))
+        if n % 11 == 10:
+            said.append(("Element Dismissed", {"element": element}))
+        elif n % 7 == 6:
+            said.append(("Element Completed", {"element": element}))
+    said += [
+        ("Experiment Viewed", {"experiment_id": v["experiment"], "variation_id": v["variant"]})
+        for v in decision["experiments"]
+    ]
+    for number, (name, what) in enumerate(said):
+        what |= {"decision_id": decision["decisionId"]}
+        sdk.track(person, name, what, timestamp=at, message_id=f"{person}-{n}-{number}")
+    return len(said)
+
+
+def _moves(client: httpx.Client, person: str) -> list[Move]:
+    """The changes of somebody's segments, each with the event of that moment."""
+    held = client.get(f"/v1/users/{person}").raise_for_status().json()
+    events = {e["timestamp"]: e["name"] or e["type"] for e in held["events"]}
+    return [
+        Move(person, c["at"], events.get(c["at"]), c["segment"], c["source"], c["entered"], c["cause"])
+        for c in held["segments"]
+        if not c["takenBack"]
+    ]
+
+
+def _shown(person: str, decision: dict[str, Any]) -> Shown:
+    first = (decision["elements"] or [""])[0]
+    why = next((r for r in decision["reasons"] if first and r.startswith(f"{first} ")), decision["reasons"][-1])
+    return Shown(person, first, why, tuple(f"{d['element']} ({d['boundary']})" for d in decision["dropped"]))
 
 
 def _undelivered(error: Exception, items: Any) -> None:
@@ -109,8 +178,11 @@ def _lives(settings: Settings) -> Iterator[list[dict[str, Any]]]:
 
     con = ibis.duckdb.connect()
     con.create_view("lake", Lake(settings.lake).events(con))
-    newest = con.raw_sql(f"""select user_id from lake where user_id is not null and user_id not like 'live-%'
-        group by user_id having count(*) >= {FEWEST} order by min(ts_us) desc, user_id limit {PEOPLE}""").fetchall()
+    who = f"""select user_id from (select user_id, ts_us, row_number() over (partition by user_id order by ts_us) as n
+        from lake where user_id is not null and user_id not like 'live-%') where n <= {MOST}
+        group by user_id having count(*) >= {FEWEST} and max(ts_us) - min(ts_us)"""
+    order = f"order by min(ts_us) desc, user_id limit {PEOPLE // 2}"
+    newest = con.raw_sql(f"({who} < {DAYS_US} {order}) union all ({who} >= {DAYS_US} {order})").fetchall()
     for (user,) in newest:
         rows = con.raw_sql(f"""select type, name, ts_us, properties, traits, context from lake
             where user_id = '{user.replace("'", "''")}' order by ts_us, message_id limit {MOST}""").fetchall()

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 
 from feature_repo import domains
 from feature_repo.domain import Domain
@@ -199,6 +200,8 @@ def _decide(run_: Run, port: int | None) -> None:
         live: Live = decide_live(run_.settings, _people(run_), run_.at_us, port, run_.console)
     run_.figures["decisions"] = live.figures()
     run_.figures["live"] = live.relived.figures() | distributed.figures(run_.settings)
+    with run_.step("replay"):
+        run_.figures["replay"] = _replayed(run_)
     with run_.step("parity"):
         found = parity(run_.settings)
         run_.console.print(found.table())
@@ -216,6 +219,19 @@ def _experiment(run_: Run) -> None:
         if found is not None:
             run_.console.print(found.table())
             run_.figures["experiment"] = found.figures()
+
+
+def _replayed(run_: Run) -> Figures:
+    """Every decision of the run made again from its receipt."""
+    from serving import replay
+
+    with Progress(console=run_.console, transient=True) as progress:
+        bar = progress.add_task("making decisions again", total=None)
+        done = replay.replayer(run_.settings).all(
+            replay.rows(run_.settings.decisions), lambda n: progress.update(bar, advance=n)
+        )
+    run_.console.print("\n".join(replay.table(done)))
+    return {"decisions": done.count, "equal": done.equal, "different": done.different}
 
 
 def _people(run_: Run, most: int = 500) -> list[str]:

@@ -17,7 +17,7 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
     events, features, live = f["events"], f["features"], f["decisions"]
     refused = sum(events["refused"].values())
     reasons = ", ".join(f"{name} {n:,}" for name, n in events["refused"].items())
-    attainable = f["attainable_roc_auc"]
+    attainable, r = f["attainable_roc_auc"], f["replay"]
     rows = [
         ("events", f"{events['accepted']:,} accepted, {refused:,} refused" + (f" ({reasons})" if refused else "")),
         ("features", f"{features['stored']} stored + {features['elapsed']} elapsed, position {features['position']:,}"),
@@ -38,6 +38,7 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
             "parity",
             f"{f['parity']['vectors']:,} served vectors recomputed from the lake, {f['parity']['wrong']} wrong values",
         ),
+        ("replay", f"{r['decisions']:,} decisions made again from their receipts, {r['different']} different"),
         *_experiment(f.get("experiment")),
         ("Bento", f["bento"]),
         *((name, where) for name, where in f["uis"].items()),

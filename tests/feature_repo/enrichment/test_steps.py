@@ -40,7 +40,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
 }
 PAIRS = [(f.stem, pair) for f in sorted(FOLDER.glob("*.json")) for pair in json.loads(f.read_text())]
 SAAS = domains.load("saas")
-BARE = replace(SAAS, columns=(), events={}, features=(), elapsed=(), slices=())
+BARE = replace(SAAS, columns=(), events={}, features=(), elapsed=(), slices=(), acts=(), said={})
 """A domain that declares no types."""
 
 

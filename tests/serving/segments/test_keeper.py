@@ -132,7 +132,7 @@ def clicks(draw: st.DrawFn) -> list[histories.Row]:
         found.append(
             {"position": number + 1, "message_id": f"m{number}", "type": kind, "user_id": user, "anonymous_id": device,
              "name": "Clicked" if kind == "track" else None, "ts_us": draw(moment), "received_us": 1,
-             "properties": "{}", "traits": "{}", "context": "{}"}
+             "properties": "{}", "traits": "{}", "context": "{}", "content_hash": ""}
         )  # fmt: skip
     return found
 
