@@ -60,7 +60,7 @@ class Personal:
                 if versions == known.versions:
                     return News([], known._replace(position=position), False)
                 rows = self.history.events(senders, known.position)
-                if not any(row.edge for row in rows):
+                if all(row.edge is None and row.user_id == person for row in rows) or senders == {person}:
                     return News(owned(rows, person, at_us), Known(versions, position, _later(rows, at_us)), False)
         self._lane.fetch(senders)
         with self.history.snapshot():
