@@ -25,7 +25,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve stream report parity mlflow-ui feast-ui lock clean distclean
+.PHONY: help install run test soak lint bench wheel simulate ingest compact backfill apply features quarantine train promote evaluate compare build serve stream replay experiments report parity mlflow-ui feast-ui lock clean distclean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -101,6 +101,12 @@ stream: $(READY) ## The workers that apply what a broker (FIRSTMILE_LOG) holds
 
 serve: $(READY) ## The decision service on 127.0.0.1:PORT
 	@$(PY) -m serving serve --port $(PORT) $(ARGS)
+
+replay: $(READY) ## Every decision made again from its receipt
+	@$(PY) -m serving replay --all $(ARGS)
+
+experiments: $(READY) ## What each experiment has brought
+	@$(PY) -m monitoring experiments $(ARGS)
 
 report: $(READY) ## The weekly report
 	@$(PY) -m monitoring report $(ARGS)
