@@ -21,7 +21,7 @@ def main(port: int) -> None:
     live = wiring.live(settings)
     assert live is not None
     engine = wiring.engine(settings, live=live)
-    app = App(Keys(()), engine, wiring.door(settings, live))
+    app = App(Keys(()), engine, wiring.door(settings, live, engine.consent))
     app.users = wiring.users(settings, live, app.door, engine)
     try:
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)

@@ -51,7 +51,7 @@ class Service:
         assert live is not None
         self.live: Embedded = live
         self.engine: Engine = wiring.engine(settings, live=self.live)
-        self.app = App(Keys(()), self.engine, wiring.door(settings, self.live))
+        self.app = App(Keys(()), self.engine, wiring.door(settings, self.live, self.engine.consent))
         self.app.users = wiring.users(settings, self.live, self.app.door, self.engine)
 
     def ask(self, method: str, url: str, **request: Any) -> httpx.Response:

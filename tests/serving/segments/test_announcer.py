@@ -1,0 +1,152 @@
+"""Segments follow by themselves: with an event, with time alone, after a stop, and away from who opted out."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_repo.settings import Settings, now_us
+from serving import wiring
+from serving.segments.fill import fill
+from serving.segments.journal import Change
+from serving.times import rfc3339
+from tests.serving.test_users import SAAS, Service
+
+RULES = """
+domain: saas
+segments:
+  here: {why: was here just now, when: since_last_event < 3 seconds}
+  clicking: {why: clicks, when: clicks >= 1}
+"""
+POLICY = """
+domain: saas
+elements:
+  tour: {kind: guided_tour, title: Three steps, for: [default], why: everybody starts with the tour}
+  hint: {kind: hint, title: A hint, for: [clicking], why: they click, dismissal: never_again}
+order: [rules, engagement, personas]
+nothing_for: {at_risk: -, hesitating: -, exploring: -, racing: -, activated: done}
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """Starts a service with an announcer on one state folder; the one before is closed."""
+    for name, text in (("RULES", RULES), ("POLICY", POLICY)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        monkeypatch.setenv(f"FIRSTMILE_{name}", str(tmp_path / f"{name}.yaml"))
+    monkeypatch.setenv("FIRSTMILE_EXPERIMENTS", str(tmp_path / "none.yaml"))
+    (tmp_path / "none.yaml").write_text("domain: saas\nholdout: 0\nlayers: {}\nexperiments: {}\n")
+    running: list[Service] = []
+
+    def make() -> Service:
+        stop()
+        service = Service(Settings(home=tmp_path, domain="saas"))
+        service.announcer = wiring.announcer(service.settings, service.engine, service.live)
+        running.append(service)
+        return service
+
+    def stop() -> None:
+        while running:
+            service = running.pop()
+            service.announcer.close()
+            service.close()
+
+    make.stop = stop
+    yield make
+    stop()
+
+
+def click(n: int, at_us: int, user: str = "u1", **more: Any) -> dict[str, Any]:
+    named = {"type": "track", "event": "Clicked", "messageId": f"m{n}", "userId": user}
+    return named | {"timestamp": rfc3339(at_us), "properties": {"target": "x"}} | more
+
+
+def changes(service: Service, segment: str, wanted: int, within_s: float = 30.0) -> list[Change]:
+    """The changes of u1's membership, once there are so many."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = [c for c in service.engine.keeper.journal.of(["u1"]) if c.segment == segment]
+        if len(found) >= wanted:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_time_alone_moves_people_and_nobody_asks(start):
+    service, at = start(), now_us()
+    service.send(click(1, at))
+    entered, left = changes(service, "here", 2)
+    assert [(c.entered, c.at_us) for c in (entered, left)] == [(True, at), (False, at + 3_000_000)]
+    assert left.noted_us >= left.at_us
+
+
+def test_what_fell_due_during_a_stop_is_caught_up(start):
+    service, at = start(), now_us()
+    service.send(click(1, at))
+    changes(service, "here", 1)
+    start.stop()
+    time.sleep(3.2)
+    _, left = changes(start(), "here", 2)
+    assert (left.entered, left.at_us) == (False, at + 3_000_000)
+
+
+def test_a_late_event_is_told_as_a_correction(start):
+    service, at = start(), now_us() - 60_000_000
+    service.send(click(1, at))
+    changes(service, "clicking", 1)
+    service.send(click(2, at - 5_000_000))
+    found = changes(service, "clicking", 3)
+    assert [(c.entered, c.at_us, c.corrects) for c in found] == [
+        (True, at, None), (False, at, found[0].seq), (True, at - 5_000_000, None),
+    ]  # fmt: skip
+
+
+def test_feedback_feeds_the_limits_and_the_next_decision_knows_it(start):
+    service = start()
+    service.send(click(1, now_us() - 1_000_000))
+    assert service.decide("u1")["elements"] == ["hint"]
+    seen = {"event": "Element Dismissed", "properties": {"element": "hint"}}
+    service.send(click(2, now_us(), **seen))
+    again = service.decide("u1")
+    assert (again["segments"], again["elements"]) == (["clicking", "here"], [])
+    assert [(d["element"], d["boundary"]) for d in again["dropped"]] == [("hint", "dismissal")]
+
+
+def test_whoever_opts_out_leaves_every_segment_and_nothing_more_is_taken(start):
+    service = start()
+    service.send(click(1, now_us()))
+    changes(service, "clicking", 1)
+    assert service.ask("PUT", "/v1/users/u1/opt-out").status_code == 204
+    assert changes(service, "clicking", 2)[-1].cause == "opted out"
+    assert service.send(click(2, now_us()))[0]["reason"] == "opted_out"
+    decision = service.decide("u1")
+    assert (decision["elements"], decision["segments"], decision["known"]) == (["tour"], [], False)
+    assert service.ask("DELETE", "/v1/users/u1/opt-out").status_code == 204
+    assert service.send(click(3, now_us()))[0]["status"] == "accepted"
+    assert service.decide("u1")["segments"][0] == "clicking"
+
+
+def test_everybody_at_once_is_what_following_each_gives(start, tmp_path):
+    from feature_repo.backfill import backfill
+
+    service, at = start(), now_us() - 3_600_000_000
+    service.send(*(click(n, at + n * 1_000_000, f"u{n % 3}") for n in range(12)))
+    for n in range(3):
+        service.decide(f"u{n}")
+    service.announcer.look()
+    followed = service.engine.keeper.journal.of(["u0", "u1", "u2"])
+    start.stop()
+    backfill(service.settings)
+    for file in service.settings.state.glob("segments.db*"):
+        file.unlink()
+    assert fill(service.settings, SAAS, service.engine.playbook, None, now_us()) == 3
+    again = start()
+    at_once = again.engine.keeper.journal.of(["u0", "u1", "u2"])
+    known = [sorted((c.person, *c.key) for c in some if c.source == "rules") for some in (followed, at_once)]
+    assert known[0] == known[1] != []
+    before = len(at_once)
+    assert again.decide("u1")["segments"] == ["clicking"]
+    again.announcer.tell()
+    assert len(again.engine.keeper.journal.of(["u0", "u1", "u2"])) == before
