@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 from feature_repo.sqlite import purge
 
@@ -22,24 +21,18 @@ class Consent:
         self._file = folder / FILE
         self._lock = threading.Lock()
         self._out: set[str] = set()
-        self._read_at = -1
-        self.follow()
+        self._read_at = 0
 
-    def follow(self) -> Self:
-        """Know what other processes have recorded since; returns itself."""
-        at = self._file.stat().st_mtime_ns if self._file.exists() else 0
-        if at != self._read_at and at:
+    def opted_out(self, *senders: str) -> bool:
+        """Whether one of these has opted out, here or in another process."""
+        try:
+            at = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        if at != self._read_at:
             with self._lock, self._open() as db:
-                self._out = {s for (s,) in db.execute("SELECT sender FROM opted_out")}
-        self._read_at = at
-        return self
-
-    def opted_out(self, sender: str) -> bool:
-        """Whether nothing is to be known of somebody."""
-        return sender in self._out
-
-    def refuses(self, *senders: str) -> bool:
-        """Whether one of these has opted out."""
+                self._out = _recorded(db)
+            self._read_at = at
         return not self._out.isdisjoint(senders)
 
     def opt_out(self, senders: Iterable[str], now_us: int) -> None:
@@ -56,10 +49,14 @@ class Consent:
         with self._lock, self._open() as db:
             db.executemany(statement, rows)
             db.commit()
-            self._out = {s for (s,) in db.execute("SELECT sender FROM opted_out")}
+            self._out = _recorded(db)
 
     def _open(self) -> "closing[sqlite3.Connection]":
         db = sqlite3.connect(self._file, timeout=10)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("CREATE TABLE IF NOT EXISTS opted_out (sender TEXT PRIMARY KEY, since_us INTEGER) WITHOUT ROWID")
         return closing(db)
+
+
+def _recorded(db: sqlite3.Connection) -> set[str]:
+    return {sender for (sender,) in db.execute("SELECT sender FROM opted_out")}

@@ -157,7 +157,7 @@ class Door:
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         if context.get("optOut") is True:
             return DECLINED
-        if self._consent is not None and self._consent.refuses(*_senders(event if isinstance(event, Event) else raw)):
+        if self._consent is not None and self._consent.opted_out(*_senders(event if isinstance(event, Event) else raw)):
             return NO_CONSENT
         return GONE if self._gone(event if isinstance(event, Event) else raw) else event
 
