@@ -1,7 +1,8 @@
 """The HTTP surface, as a bare ASGI application: Bento mounts it, and tests call it directly.
 
 scope -> route -> method -> key -> content type and length -> body -> struct -> engine -> JSON
-              └-> a collector (collect/routes.py) -> door -> receipts
+              ├-> a collector (collect/routes.py) -> door -> receipts
+              └-> a page for people (console/) -> a file
 """
 
 import logging
@@ -31,6 +32,9 @@ from serving.auth import Keys, is_loopback
 from serving.collect.door import Door
 from serving.collect.refused import listing
 from serving.collect.routes import Collector, Options
+from serving.console import files as console
+from serving.console.playbook import PATH as PLAYBOOK
+from serving.console.playbook import Declared
 from serving.engine import Engine
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
 from serving.segments.channels.running import PATH as SEGMENTS
@@ -52,7 +56,8 @@ _batch_request = msgspec.json.Decoder(BatchRequest)
 
 
 class App:
-    """The routes. `engine`, `door`, `users`, `channels` are put in when the service starts; before, theirs answer 503.
+    """The routes. `engine`, `door`, `users`, `channels`, `declared` are put in when the service starts; before, theirs
+    answer 503.
 
     keys: of servers. collect: who may send events, from where, and how many.
     """
@@ -65,6 +70,7 @@ class App:
         self.door = door
         self.users: Users | None = None
         self.channels: Channels | None = None
+        self.declared: Declared | None = None
         self._collector = Collector(collect or Options())
         self._document = _encoder.encode(openapi.document())
         self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
@@ -115,6 +121,11 @@ class App:
             return await self._refused(scope)
         if path in (SEGMENTS, STREAM):
             return await self._segments(path, scope)
+        if path == PLAYBOOK:
+            return await self._playbook(scope)
+        if path == console.PATH or path.startswith(f"{console.PATH}/"):
+            _reads(method, path)
+            return console.answer(path, b"gzip" in (header(scope, b"accept-encoding") or b""))
         if path.startswith(USERS):
             return await self._user(path.removeprefix(USERS), scope)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
@@ -147,6 +158,11 @@ class App:
         _reads(scope["method"], path)
         self._authorize(scope)
         return await started(self.channels).respond(path, scope)
+
+    async def _playbook(self, scope: Scope) -> Answer:
+        _reads(scope["method"], PLAYBOOK)
+        self._authorize(scope)
+        return await started(self.declared).respond()
 
     async def _user(self, person: str, scope: Scope) -> Answer:
         what = next((w for w in USER_METHODS if w and person.endswith(w)), "")

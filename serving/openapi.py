@@ -7,6 +7,9 @@ import msgspec
 
 from serving.collect import document as collect
 from serving.collect.refused import RefusedEvents
+from serving.console.files import PATH as CONSOLE
+from serving.console.playbook import PATH as PLAYBOOK
+from serving.console.playbook import PlaybookNow
 from serving.erasing import Erased
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Decision, Problem
 from serving.segments.channels.event import SegmentChanged
@@ -54,6 +57,7 @@ def document() -> Json:
             Erased,
             SegmentsNow,
             SegmentChanged,
+            PlaybookNow,
         ),
         ref_template="#/components/schemas/{name}",
     )
@@ -70,9 +74,10 @@ def document() -> Json:
             {"name": "collect", "description": "What happened."},
             {"name": "users", "description": "What is held of a person, and its removal."},
             {"name": "segments", "description": "Who is where, and who moves."},
+            {"name": "playbook", "description": "What decides."},
             {"name": "service", "description": "The state of the process; never needs a key."},
         ],
-        "paths": _decisions() | collect.paths() | _users() | _segments() | _service(),
+        "paths": _decisions() | collect.paths() | _users() | _segments() | _playbook() | _service(),
         "webhooks": {"segment.changed": {"post": _webhook()}},
         "components": {
             "schemas": components,
@@ -187,6 +192,18 @@ def _segments() -> Json:
     }
 
 
+def _playbook() -> Json:
+    refusals = {s: REFUSALS[s] for s in ("401", "403", "503")} | {"405": "Another method than GET."}
+    asked: Json = {
+        "operationId": "playbook",
+        "tags": ["playbook"],
+        "summary": "Rules, elements and experiments that decide now, in words.",
+        "security": [{"serverKey": []}, {}],
+        "responses": {"200": _described("Now.", "PlaybookNow")} | _problems(refusals),
+    }
+    return {PLAYBOOK: {"get": asked}}
+
+
 def _webhook() -> Json:
     signed = "Signed as Standard Webhooks 1.0 says: https://www.standardwebhooks.com"
     names = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -216,6 +233,9 @@ def _service() -> Json:
     return {
         "/": _get("index", "To /docs.", None, status="307"),
         "/docs": _get("docs", "This document for people.", html),
+        CONSOLE: _get("console", "Segments, people, rules and experiments, for people.", html),
+        CONSOLE + "/demo": _get("demo", "A small product whose onboarding adapts, for people.", html),
+        CONSOLE + "/{file}": _console_file(),
         "/openapi.json": _get("openapi", "This document.", data),
         "/healthz": _get("healthz", "The process is alive (answered by Bento).", text),
         "/livez": _get("livez", "The same, by another name (answered by Bento).", text),
@@ -225,6 +245,12 @@ def _service() -> Json:
         "/metrics": _get("metrics", "Counts and durations, in Prometheus' text format.", text, starting),
         "/schema.json": _get("schema", "Bento's description of its service (answered by Bento).", data),
     }
+
+
+def _console_file() -> Json:
+    found = _get("consoleFile", "A file that these pages load.", "text/plain", {"404": {"description": "None such."}})
+    found["get"]["parameters"] = [collect.parameter("file", "path", "A style sheet or a script.")]
+    return found
 
 
 def _get(operation: str, summary: str, kind: str | None, more: Json | None = None, status: str = "200") -> Json:

@@ -21,6 +21,7 @@ from serving import bento, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
 from serving.collect.routes import Options
+from serving.console.playbook import Declared
 from serving.segments.channels.signals import before_end
 
 sys.path.append(str(SOURCE))  # Bento takes its folder off the path once this module is loaded; later imports need it
@@ -79,6 +80,7 @@ class Firstmile:
             app.channels = wiring.channels(settings, app.engine, self.announcer)
             before_end(app.channels.hub.close)
         app.users = wiring.users(settings, self.live, app.door, app.engine)
+        app.declared = Declared(settings, app.engine.playbook)
 
     @bentoml.on_deployment
     @staticmethod
@@ -98,7 +100,7 @@ class Firstmile:
 
     @bentoml.on_shutdown
     def _close(self) -> None:
-        app.door = None
+        app.door = app.declared = None
         if app.users is not None:
             app.users.close()
         if self.announcer is not None:

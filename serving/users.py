@@ -24,6 +24,7 @@ from serving.decide import Model
 from serving.decision_log import SCHEMA
 from serving.erasing import Erasing
 from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
+from serving.schema import DroppedElement
 from serving.segments.keeper import Keeper
 from serving.times import rfc3339
 from serving.why.route import Reasons
@@ -92,6 +93,7 @@ class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
     policy_version: str | None
     elements: list[str]
     reasons: list[str]
+    dropped: Annotated[list[DroppedElement], Meta(description="What boundaries removed.")]
     features: dict[str, Any] | None
     applied_position: int | None
 
@@ -256,9 +258,10 @@ def _event(row: dict[str, Any]) -> HeldEvent:
 
 
 def _decision(row: dict[str, Any]) -> HeldDecision:
-    kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n not in ("at", "features")}
+    kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n not in ("at", "features", "dropped")}
     features = None if row["features"] is None else msgspec.json.decode(row["features"])
-    return HeldDecision(**kept, at=rfc3339(row["at_us"]), features=features)
+    dropped = msgspec.json.decode(row["dropped"] or "[]", type=list[DroppedElement])
+    return HeldDecision(**kept, at=rfc3339(row["at_us"]), features=features, dropped=dropped)
 
 
 def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:

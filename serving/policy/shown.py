@@ -1,4 +1,4 @@
-"""A policy as lines of text for a terminal."""
+"""A policy in words: as lines of text for a terminal, and its boundaries for whoever shows them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ from serving.policy.words import span
 def shown(policy: Policy) -> Iterator[str]:
     """Its elements, its boundaries, and each segment's journey."""
     yield "elements"
-    yield from _table([(e.name, "; ".join(_element(e))) for e in policy.elements])
-    limits = policy.boundaries
-    of_all = Limits(limits.per_session, limits.per_day)
-    yield f"boundaries: {', '.join([f'{limits.at_once} at once', *_limits(of_all)])}"
-    yield f"a session ends after {span(limits.session_gap_us)} without an event"
+    yield from _table(
+        [(e.name, "; ".join([f"{e.kind}, for {', '.join(e.segments)}", *of_one(e)])) for e in policy.elements]
+    )
+    yield f"boundaries: {', '.join(of_all(policy))}"
+    yield f"a session ends after {span(policy.boundaries.session_gap_us)} without an event"
     yield f"a person's segments compose in this order: {', '.join(policy.order)}"
     yield f"no rule and no element may turn on: {', '.join(policy.sensitive) or 'nothing is sensitive'}"
     yield "journeys"
@@ -21,8 +21,14 @@ def shown(policy: Policy) -> Iterator[str]:
     yield from _table([(s, names or f"nothing: {policy.nothing_for[s]}") for s, names in journeys.items()])
 
 
-def _element(e: Element) -> Iterator[str]:
-    yield f"{e.kind}, for {', '.join(e.segments)}"
+def of_all(policy: Policy) -> list[str]:
+    """How much is shown at most, all elements together."""
+    of = policy.boundaries
+    return [f"{of.at_once} at once", *_limits(Limits(of.per_session, of.per_day))]
+
+
+def of_one(e: Element) -> Iterator[str]:
+    """When an element is shown and when not, beside its segments."""
     for word, names in (("after", e.after), ("skips", e.skips), ("never beside", e.excludes)):
         if names:
             yield f"{word} {', '.join(names)}"

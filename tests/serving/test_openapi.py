@@ -10,6 +10,8 @@ from serving import docs, openapi
 from serving.app import QUARANTINE, USER_METHODS, USERS, App
 from serving.collect.document import SETTINGS_PATH
 from serving.collect.routes import METHODS, SNIPPET
+from serving.console import files as console
+from serving.console.playbook import PATH as PLAYBOOK
 from serving.segments.channels.running import PATH as SEGMENTS
 from serving.segments.channels.running import STREAM
 
@@ -100,6 +102,7 @@ def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., 
     routes |= {path: set(methods.lower().split(", ")) for path, methods in METHODS.items()}
     routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}, SEGMENTS: {"get"}, STREAM: {"get"}}
     routes |= {f"{USERS}{{id}}{what}": {m.lower() for m in methods} for what, methods in USER_METHODS.items()}
+    routes |= {PLAYBOOK: {"get"}} | {path: {"get"} for path in (*console.PAGES, f"{console.PATH}/{{file}}")}
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only
     assert all(app._collector.methods(path) for path in (*METHODS, SNIPPET, SETTINGS_PATH))

@@ -267,7 +267,8 @@ def test_a_bento_holds_the_champion_and_runs_elsewhere(registered: SimpleNamespa
 
 
 def _everything_is_in_it(bento: Path, state: SimpleNamespace) -> None:
-    for file in ("serving/service.py", "serving/policies/saas.yaml", "training/model.py", "feature_repo/online.py"):
+    files = ("serving/service.py", "serving/policies/saas.yaml", "training/model.py", "feature_repo/online.py")
+    for file in (*files, "serving/collect/firstmile.js", "serving/console/index.html", "serving/console/demo.js"):
         assert (bento / "src" / file).is_file()
     assert (bento / "src" / "feature_repo" / "feature_store.yaml").is_file()
     assert not (bento / "src" / "var").exists() and not (bento / "src" / "tests").exists()

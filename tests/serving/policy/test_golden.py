@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[2] / "golden" / "policy"
 CASES = [
     (file, number) for file in sorted(FOLDER.glob("*.json")) for number in range(len(json.loads(file.read_text())))
 ]
-RULES, PERSONAS = {"stuck": ("errors",)}, {"builders": ("feature_uses",)}
+RULES, PERSONAS = {"stuck": ("errors",), "getting_going": (), "power_user": ()}, {"builders": ("feature_uses",)}
 
 
 @cache
