@@ -24,7 +24,7 @@ export async function playbook(main, signal) {
 
 const part = (title, cards, note) =>
   el("section", { ariaLabel: title }, el("h2", {}, title), note && el("p", {}, note), el("div", { className: "grid" }, cards))
-const card = (title, ...content) => el("article", { className: "card" }, el("h3", {}, title), content)
+const card = (title, ...content) => el("article", { className: "card", ariaLabel: title }, el("h3", {}, title), content)
 
 function element(e) {
   return card(e.title, el("p", {}, el("code", {}, e.element), " ", chips([e.kind.replace("_", " ")])),
