@@ -1,6 +1,6 @@
 // Notable: what somebody does here goes out through our snippet, and each time the service is asked what to show next.
 import { Problem, ask, chips, el, key, list, problem, terms } from "./api.js"
-import { piece } from "./pieces.js"
+import { STEPS, piece, ticked } from "./pieces.js"
 
 const $ = id => document.getElementById(id)
 const kept = sessionStorage, HINT = "Open “Keys” below."
@@ -19,15 +19,21 @@ function did(event, properties, words) {
   kept["notable.done"] = JSON.stringify(done)
   firstmile.track(event, properties)
   $("note").textContent = words
-  for (const name of shown.keys()) if (kind(name) == "checklist") put(name)
+  const whole = Object.values(STEPS).every(e => ticked(e, done))
+  for (const name of [...shown.keys()]) if (kind(name) == "checklist") whole ? act(name, "Completed") : put(name)
 }
 const use = (feature, words) => () => did("Feature Used", { feature }, words)
 const button = (text, act, quiet) => el("button", { className: quiet ? "quiet" : "", onclick: act }, text)
 
+const BOARD = { Ideas: "A name for it", Doing: "The first page", Done: "Ask five customers" }
+
 const PAGES = {
   Board: () => [
-    el("div", { className: "board" }, ["Ideas", "Doing", "Done"].map(c => el("div", {}, c, el("p", {}, `A card in ${c}`)))),
-    el("div", { className: "row" }, button("Add a card", use("board", "A card was added.")),
+    el("div", { className: "board" }, Object.entries(BOARD).map(([c, card]) => el("div", {}, c, el("p", {}, card)))),
+    el("div", { className: "row" }, button("Add a card", () => {
+      document.querySelector(".board div").append(el("p", { className: "new" }, "A new card"))
+      did("Feature Used", { feature: "board" }, "A card was added.")
+    }),
       button("Comment", use("comments", "Your comment is there.")), button("Plan the week", use("calendar", "The week is planned.")),
       button("Automate", use("automation", "Cards now move by themselves.")),
       button("Export (broken)", () => did("Error Shown", { status: 500 }, "Error 500: the export failed. Please try again."), true),

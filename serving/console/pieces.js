@@ -7,6 +7,8 @@ const TOUR = ["The board: drag a card, or add one.", "Files: what you upload is 
 export const STEPS = { "Sign up": "Signed Up", "Use two features": "Feature Used", "Upload a file": "File Uploaded",
   "Invite somebody": "Invitation Sent", "Publish the project": "Project Published" }
 
+export const ticked = (event, done) => (done[event] || 0) > (event == "Feature Used" ? 1 : 0)
+
 const KINDS = {
   guided_tour(act) {
     const text = el("p", {}, TOUR[0])
@@ -21,7 +23,7 @@ const KINDS = {
   },
   checklist(act, done) {
     return [el("ul", { className: "plain" }, Object.entries(STEPS).map(([step, event]) => {
-      const ready = (done[event] || 0) > (event == "Feature Used" ? 1 : 0)
+      const ready = ticked(event, done)
       return el("li", { className: ready ? "done" : "" }, ready ? "✓ " : "○ ", step, ready && el("small", {}, " (done)"))
     }))]
   },

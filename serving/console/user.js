@@ -13,7 +13,7 @@ export async function user(main, signal, id) {
     return
   }
   const { profile, features, segments } = held
-  const answer = el("div", { role: "status" })
+  const answer = el("div", { role: "status", className: "card" })
   const decide = el("button", { onclick: () => ask("v1/decide", { method: "POST", body: { userId: id, explain: true }, signal })
     .then(d => answer.replaceChildren(decision(d)), e => signal.aborted || answer.replaceChildren(problem(e))) }, "Decide now")
   add(main,

@@ -99,8 +99,8 @@ def test_policy_shows_what_each_segment_sees() -> None:
     shown = CliRunner().invoke(main, ["policy"])
     assert shown.exit_code == 0
     assert "of saas" in shown.output
-    assert "racing      publish_banner, invite_teammates" in shown.output
-    assert "activated   nothing: the first project is published, so onboarding is over" in shown.output
+    assert "racing         publish_banner, invite_teammates" in shown.output
+    assert "activated      nothing: the first project is published, so onboarding is over" in shown.output
     assert "comeback_mail     message, for at_risk; at most 3 ever, once in 2 days" in shown.output
     assert "boundaries: 3 at once, 20 a session, 40 a day" in shown.output
 

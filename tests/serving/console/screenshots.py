@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FOLDER = Path("serving/console/screenshots")
-DID = (
-    ("Feature Used", {"feature": "board"}), ("Feature Used", {"feature": "calendar"}), ("Clicked", {"target": "card"}),
-    ("Feature Used", {"feature": "comments"}), ("Feature Used", {"feature": "automation"}), ("Error Shown", {"status": 500}),
-    ("Invitation Sent", {"role": "designer"}), ("Help Opened", {"topic": "cards"}), ("File Uploaded", {"bytes": 20_000}),
-)  # fmt: skip
+PEOPLE = 60
+DID: tuple[tuple[str, dict[str, object]], ...] = (
+    *(("Feature Used", {"feature": name}) for name in ("board", "calendar", "comments", "automation")),
+    ("Clicked", {"target": "card"}),
+    ("Error Shown", {"status": 500}),
+    ("Invitation Sent", {"role": "designer"}),
+    ("Help Opened", {"topic": "cards"}),
+    ("File Uploaded", {"bytes": 20_000}),
+)
 
 
 def crowd(people: int, chance: random.Random) -> list[dict[str, object]]:
@@ -40,6 +44,8 @@ def crowd(people: int, chance: random.Random) -> list[dict[str, object]]:
 def take(page: "Page", service: Service) -> None:
     """All of them."""
     user = untouched(1, service.engine.playbook)
+    page.goto(f"{service.url}/console")
+    page.get_by_role("row").filter(has_text="newcomer").get_by_text(str(PEOPLE)).wait_for()
     page.goto(f"{service.url}/console/demo?user={user}")
     has(page, "welcome_tour")
     press(page, "Sign up, free")
@@ -75,7 +81,7 @@ def main() -> None:
 
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home, running(Path(home), Keys(())) as service, sync_playwright() as p:
-        service.send(*crowd(60, random.Random(7)))
+        service.send(*crowd(PEOPLE, random.Random(7)))
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
         take(browser.new_page(viewport=DESK, reduced_motion="reduce"), service)  # type: ignore[arg-type]
         browser.close()

@@ -301,7 +301,8 @@ def tab_to(page: "Page", name: str) -> None:
 
 CONTRAST = """() => {
   const numbers = c => c.match(/[\\d.]+/g).map(Number)
-  const light = c => numbers(c).slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4
+  const light = c => numbers(c).slice(0, 3).map(v => linear(v / 255))
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0)
   const behind = e => { for (; e; e = e.parentElement) {
     const c = getComputedStyle(e).backgroundColor; if (numbers(c)[3] !== 0) return c } return "rgb(255,255,255)" }
