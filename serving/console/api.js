@@ -43,9 +43,12 @@ export function add(to, ...children) {
 }
 export const link = (id, text = id) => el("a", { href: `#/users/${encodeURIComponent(id)}` }, text)
 export const chips = names => names.map(n => el("span", { className: "chip" }, n))
-export const list = items => el("ul", {}, items.map(i => el("li", {}, i)))
-export const terms = pairs => el("dl", {}, Object.entries(pairs).filter(p => p[1] != null && p[1].length !== 0)
+export const list = items => items.length ? el("ul", {}, items.map(i => el("li", {}, i))) : null
+export const terms = pairs => el("dl", {}, Object.entries(pairs).filter(([, v]) => v != null && v.length !== 0)
   .flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]))
+// Of a decision with its explanation: the score in words, and what would change the outcome.
+export const inWords = ({ explanation: e }) => e ? { "In words": list(e.sentences),
+  "Within reach": list([e.counterfactual, e.ruleWithinReach].filter(Boolean).map(c => c.words)) } : {}
 export const problem = e => el("p", { className: "bad", role: "alert" }, e.status == 401 || e.status == 403
   ? `${e.message}. Open “Server key” below.` : e.message)
 

@@ -1,5 +1,5 @@
 // Notable: what somebody does here goes out through our snippet, and each time the service is asked what to show next.
-import { Problem, ask, chips, el, key, list, problem, terms } from "./api.js"
+import { Problem, ask, chips, el, inWords, key, list, terms } from "./api.js"
 import { STEPS, piece, ticked } from "./pieces.js"
 
 const $ = id => document.getElementById(id)
@@ -119,7 +119,7 @@ function show(d, ms) {
     !come.length && !left.length && "Nothing changed.", silent() && "Nothing is collected of you.", `Decided in ${Math.round(ms)} ms.`].filter(Boolean).join(" ")
   $("why").replaceChildren(
     el("p", {}, d.segments.length ? chips(d.segments) : "in no segment yet"), list(d.reasons), terms({
-      Dropped: d.dropped.length ? list(d.dropped.map(x => `${x.element}: ${x.detail} (${x.boundary})`)) : null,
+      ...inWords(d), Dropped: list(d.dropped.map(x => `${x.element}: ${x.detail} (${x.boundary})`)),
       Experiments: d.experiments.map(x => `${x.experiment}: ${x.variant}`).join(", "),
       Holdout: d.holdout ? "yes: this person is always shown the default journey. Start as somebody new to see it adapt." : null,
       Receipt: el("code", {}, d.decisionId) }))

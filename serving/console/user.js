@@ -1,5 +1,5 @@
 // One person: who it is, features with their age, the history of segments, decisions with reasons.
-import { add, age, ask, chips, clock, el, list, problem, span, terms } from "./api.js"
+import { add, age, ask, chips, clock, el, inWords, list, problem, span, terms } from "./api.js"
 
 const LAST = 20
 
@@ -63,8 +63,8 @@ export function decision(d) {
   const moved = (d.contributions || []).map(c => `${c.feature} = ${c.value}: ${c.effect > 0 ? "raises" : "lowers"} the score`)
   return terms({
     Shown: d.elements.length ? chips(d.elements) : "nothing", Segments: d.segments && chips(d.segments),
-    Why: list(d.reasons), Dropped: dropped.length ? list(dropped) : null,
-    Score: d.score == null ? null : d.score.toFixed(3), "What moved it": moved.length ? list(moved) : null,
+    Why: list(d.reasons), Dropped: list(dropped), ...inWords(d),
+    Score: d.score == null ? null : d.score.toFixed(3), "What moved it": list(moved),
     Experiments: d.experiments?.map(x => `${x.experiment}: ${x.variant}`).join(", "), Receipt: el("code", {}, d.decisionId),
   })
 }

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.settings import SOURCE
+from serving.segments.channels.running import STREAM
 
 KEY = "e2e-" + "k" * 32
 
@@ -114,7 +115,7 @@ def call(port: int, method: str, path: str, body: Any = None, key: str | None = 
     response = connection.getresponse()
     text = response.read().decode(errors="replace")
     connection.close()
-    return response.status, json.loads(text) if "json" in response.headers.get("content-type", "") else text
+    return response.status, json.loads(text) if text and "json" in response.headers.get("content-type", "") else text
 
 
 class Load(threading.Thread):
@@ -195,6 +196,8 @@ def _the_log_can_be_replayed(state: SimpleNamespace, model: Any) -> None:
 def _routes_answer(port: int) -> None:
     _, document = call(port, "GET", "/openapi.json", key=None)
     for path, item in document["paths"].items():
+        if path == STREAM:  # its answer does not end
+            continue
         for method, operation in item.items():
             body = {"userId": "u1", "userIds": ["u1"]} if method == "post" else None
             status, _ = call(port, method.upper(), path, body)

@@ -97,6 +97,7 @@ def test_from_a_click_to_a_changed_onboarding(page: "Page", service: Service, so
     has(page, "template_gallery"), has_not(page, "welcome_tour")
     assert "getting_going: has tried at least two features" in page.inner_text("#why")
     assert "Gone: Three steps around the product" in page.inner_text("#said")
+    assert "they would be in" in page.locator("dd").filter(has_text="With ").first.inner_text()
     for _ in range(3):
         press(page, "Export (broken)")
     has(page, "help_offer"), has_not(page, "checklist")
