@@ -18,7 +18,7 @@ EXAMPLE = """curl -s localhost:3000/v1/decide -H 'Authorization: Bearer KEY' \\
 
 PAGE = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
 <title>Firstmile API</title><style>{style}</style><h1>Firstmile API</h1>{about}<pre>{example}</pre>
-<p>For programs: <a href=openapi.json>openapi.json</a></p>
+<p>For programs: <a href=openapi.json>openapi.json</a>. For people: <a href=console>console</a></p>
 <h2>Routes</h2><table>{routes}</table><h2>Schemas</h2>{schemas}</html>"""
 
 

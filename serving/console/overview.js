@@ -7,10 +7,11 @@ const MOST = 50
 export async function overview(main, signal) {
   const counts = el("div", { className: "grid" }), moves = el("ol", { className: "plain" })
   const state = el("span", { role: "status", className: "soft" }, "connecting")
+  const log = el("div", { role: "log", ariaLabel: "Moves" }, moves)
   const pause = el("button", { className: "quiet", ariaPressed: "false" }, "Pause")
   main.append(el("h1", {}, "Who is where"), counts,
     el("div", { className: "row" }, el("h2", {}, "Who moves"), pause, state),
-    el("div", { role: "log", ariaLabel: "Moves" }, moves))
+    log)
   let people, held = []
   pause.onclick = () => {
     const on = pause.ariaPressed != "true"
@@ -30,7 +31,9 @@ export async function overview(main, signal) {
       const now = await ask("v1/segments", { signal })
       people = new Map(now.segments.map(s => [`${s.source}/${s.segment}`, s.people]))
       draw(counts, people)
+      log.ariaLive = "off" // what was there before is not read out
       moves.replaceChildren(...now.changes.map(move))
+      setTimeout(() => { log.ariaLive = "polite" })
       state.textContent = "live"
       for await (const { event, data } of follow(`v1/segments/stream?after=${now.seq}`, signal)) {
         if (event == "reset") break

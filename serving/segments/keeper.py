@@ -116,6 +116,8 @@ class Keeper:
         if (state, placed.engagement, placed.persona) == (d.state, d.engagement, d.persona):
             return
         with self._lock:
+            if self._people.get(person) is not found:  # erased, forgotten or written away since they were looked up
+                return
             for source, before, after in (
                 (ENGAGEMENT, d.engagement, placed.engagement), (PERSONAS, d.persona, placed.persona),
             ):  # fmt: skip

@@ -1,6 +1,6 @@
 """`python -m tests.serving.console.screenshots`: the pictures of the README, of a service of its own, without a model.
 
-Writes overview.png, user.png, playbook.png and demo.png into serving/console/screenshots/.
+Writes overview.png, user.png, playbook.png, demo.png and demo-phone.png into serving/console/screenshots/.
 """
 
 import random
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from serving.auth import Keys
 from tests.monitoring.test_page_browser import FLAGS, chromium
 from tests.serving.console.conftest import Service, running, untouched
-from tests.serving.console.test_browser import DESK, event, has, press
+from tests.serving.console.test_browser import DESK, PHONE, event, has, press
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -68,11 +68,11 @@ def take(page: "Page", service: Service) -> None:
     picture(page, "playbook")
 
 
-def picture(page: "Page", name: str) -> None:
-    """What is on the screen, from the top, once nothing moves any more."""
+def picture(page: "Page", name: str, whole: bool = False) -> None:
+    """What is on the screen (or the whole page), from the top, once nothing moves any more."""
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(600)
-    page.screenshot(path=FOLDER / f"{name}.png")
+    page.screenshot(path=FOLDER / f"{name}.png", full_page=whole)
 
 
 def main() -> None:
@@ -83,7 +83,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, running(Path(home), Keys(())) as service, sync_playwright() as p:
         service.send(*crowd(PEOPLE, random.Random(7)))
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
-        take(browser.new_page(viewport=DESK, reduced_motion="reduce"), service)  # type: ignore[arg-type]
+        desk = browser.new_page(viewport=DESK, reduced_motion="reduce")  # type: ignore[arg-type]
+        take(desk, service)
+        phone = browser.new_page(viewport=PHONE, reduced_motion="reduce", color_scheme="dark")  # type: ignore[arg-type]
+        phone.goto(f"{service.url}/console/demo?user={untouched(2, service.engine.playbook)}")
+        has(phone, "welcome_tour")
+        picture(phone, "demo-phone", whole=True)
         browser.close()
 
 

@@ -15,7 +15,7 @@ from feature_repo.sqlite_history import SqliteHistory
 from feature_repo.store import apply
 from feature_repo.stream import Processor
 from serving import policy, rules
-from serving.decide import Snapshot
+from serving.decide import Placed, Snapshot
 from serving.segments import timeline
 from serving.segments.journal import Journal
 from serving.segments.keeper import Keeper
@@ -187,6 +187,22 @@ def test_a_late_event_takes_back_what_was_told(settings, ruled, tmp_path):
         (1, at + 2, True, None), (2, at + 2, False, 1), (3, at + 1, True, None),
     ]  # fmt: skip
     assert world.keeper.journal.counts()[0] == {("rules", "clicking"): 1}
+    world.close()
+
+
+@pytest.mark.parametrize("forgotten", ["erase", "forget"])
+def test_what_was_decided_before_somebody_was_erased_is_noted_nowhere(settings, ruled, tmp_path, forgotten):
+    row = {"type": "track", "name": "Clicked", "user_id": "u1", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    world = World(settings, tmp_path, [(0, ruled[0])])
+    world.history.add([row_of(1, event(row | {"message_id": "m1", "ts_us": histories.BASE}))])
+    found = world.follow("u1", histories.BASE + 10)
+    getattr(world.keeper, forgotten)(["u1"])
+    world.keeper.note("u1", found, Placed("racing"), "why", "model 1", histories.BASE + 20)
+    assert world.keeper.flush() == []
+    assert world.keeper.journal.of(["u1"]) == [] and world.keeper.journal.document("u1") is None
+    world.follow("u1", histories.BASE + 30)
+    world.keeper.flush()
     world.close()
 
 
