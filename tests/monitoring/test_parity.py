@@ -150,7 +150,7 @@ def test_what_a_compaction_has_forgotten_is_no_fault(world: World) -> None:
 def test_a_feature_that_is_no_longer_declared_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.send(clicked("u1", 1, BEGIN))
     world.decide("u1")
-    less = dataclasses.replace(SAAS, features=tuple(f for f in SAAS.features if f.name != "clicks"))
+    less = dataclasses.replace(SAAS, features=tuple(f for f in SAAS.features if f.name != "clicks"), said={})
     monkeypatch.setattr(domains, "load", lambda name: less)
     found = world.compare()
     assert (found.vectors, found.wrong) == (1, 0)
