@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from feature_repo.events import ANONYMOUS
-from feature_repo.history_store import HistoryStore, Row, Version
+from feature_repo.history_store import NEVER, HistoryStore, Row, Version
 from feature_repo.past import Past
+from feature_repo.quick import Quick
 from feature_repo.settings import Settings
 from feature_repo.slow_lane import SlowLane
 
@@ -20,6 +21,8 @@ Edge = tuple[int, str, str]
 
 
 NOTHING = Version(0, 0)
+FEW, STEPS = 500, 40
+"""Events of a sender, and rows, up to which a trail is found row by row: beyond, one query for all is faster."""
 
 
 class Known(NamedTuple):
@@ -47,6 +50,7 @@ class Personal:
     def __init__(self, settings: Settings, history: HistoryStore) -> None:
         self.history = history.reader()
         self._lane = SlowLane(settings.domain, self.history, Past(settings))
+        self._quick = Quick(settings.domain, self.history)
 
     def news(self, person: str, known: Known | None, at_us: int) -> News:
         """The person's events that came since; all of them where more has changed than that some came.
@@ -69,17 +73,34 @@ class Personal:
             rows = self.history.events(senders)
         return News(owned(rows, person, at_us), Known(versions, position, _later(rows, at_us)), True)
 
-    def trail(self, person: str, at_us: int) -> list[dict[str, Any]]:
+    def trail(self, person: str, at_us: int, since_us: int = NEVER) -> list[dict[str, Any]]:
         """The rows in force from each change point up to `at_us` on, the oldest first: see `at_change_points`.
 
-        Of somebody whose older events are behind a checkpoint only the row in force at `at_us`.
+        since_us: those that ended by then are left out, or not. Of somebody whose older events are behind a checkpoint,
+        and where there are many rows, only the row in force at `at_us`.
         """
-        self._lane.fetch(self.history.senders_of([person]))
+        senders = self.history.senders_of([person])
+        self._lane.fetch(senders)
+        if not self.history.heavy(senders, FEW) and (rows := self._row_by_row(person, at_us, since_us)) is not None:
+            return rows
         if self.history.checkpoints([person]):
             found, _ = self._lane.rows([person], at_us)
             return found.filter(pc.is_valid(found["ts_us"])).to_pylist()
         found, _ = self._lane.fresh.run("trail", [person], at_us)
         return found.filter(pc.less_equal(found["ts_us"], at_us)).to_pylist()
+
+    def _row_by_row(self, person: str, at_us: int, since_us: int) -> list[dict[str, Any]] | None:
+        """The trail, each row found where the one before it ends; null: there are too many, or the person ends."""
+        found, moment = list[dict[str, Any]](), since_us
+        for _ in range(STEPS):
+            rows = self._quick.rows([person], moment)[0].to_pylist()
+            if not rows:
+                return None
+            if rows[0]["ts_us"] is not None:
+                found += rows
+            if (moment := rows[0]["valid_until_us"]) is None or moment > at_us:
+                return found
+        return None
 
     def close(self) -> None:
         """Let go of what was opened here."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from feature_repo.history_store import NEVER
 from feature_repo.personal import Known, News, Personal
 from serving.decide import Placed, Snapshot
 from serving.policy import Feedback, Seen
@@ -216,7 +217,7 @@ class Keeper:
         nothing_before = all(t is None or t >= row.event_us for t in (d.until_us, d.due_us))
         next_one = times <= {row.event_us} and nothing_before
         if ends or not (nothing or next_one):
-            rows = [r for r in self._trail(person, at_us) if r[2] is None or r[2] > d.stepped_us]
+            rows = [r for r in self._trail(person, at_us, d.stepped_us) if r[2] is None or r[2] > d.stepped_us]
         else:
             rows = [(row.event_us, row.values, row.valid_until_us)]
         done = timeline.follow(self.eras, rows, d.state, d.stepped_us, at_us, self._scored)
@@ -235,8 +236,8 @@ class Keeper:
         self._tell(person, [(m, v) for m, v in done.moves if (m.segment, m.entered, m.at_us) not in told], at_us)
         d.state, _, d.stepped_us, d.until_us, d.due_us = done
 
-    def _trail(self, person: str, at_us: int) -> list[Row]:
-        rows = self._personal.trail(person, at_us)
+    def _trail(self, person: str, at_us: int, since_us: int = NEVER) -> list[Row]:
+        rows = self._personal.trail(person, at_us, since_us)
         return [(r["ts_us"], r, r["valid_until_us"]) for r in rows]
 
     def _tell(self, person: str, moves: Iterable[tuple[Move, str]], at_us: int) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import domains
+from feature_repo import personal as personal_module
 from feature_repo.history_store import Row, row_of
 from feature_repo.personal import Personal
 from feature_repo.settings import Settings
@@ -29,6 +30,12 @@ def settings(tmp_path_factory) -> Settings:
     return Settings(home=tmp_path_factory.mktemp("home"), domain="saas")
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """Sets up to how many rows a trail is found row by row."""
+    return lambda most: monkeypatch.setattr(personal_module, "STEPS", most)
+
+
 def kept(rows: list[histories.Row]) -> list[Row]:
     return [row_of(position, event(row)) for position, row in enumerate(rows, 1)]
 
@@ -40,7 +47,8 @@ def mine(rows: list[histories.Row], person: str, t: int) -> set[str]:
 
 
 @given(data=st.data())
-def test_a_trail_is_the_change_points_of_the_definition(settings, compute, tmp_path_factory, data):
+def test_a_trail_is_the_change_points_of_the_definition(settings, compute, tmp_path_factory, steps, data):
+    steps(data.draw(st.sampled_from([1, 40, 1000])))  # one query, the shipped limit, row by row
     rows = data.draw(histories.events(SAAS, 15))
     history = SqliteHistory(tmp_path_factory.mktemp("history") / f"{next(FILES)}.db")
     history.add(kept(data.draw(st.permutations(rows))))
@@ -50,6 +58,10 @@ def test_a_trail_is_the_change_points_of_the_definition(settings, compute, tmp_p
     for person in ENTITIES:
         wanted = [{n: v for n, v in r.items() if n != "position"} for r in points if r["user_id"] == person]
         assert personal.trail(person, t) == [r for r in wanted if r["ts_us"] <= t]
+        since = data.draw(st.sampled_from([r["ts_us"] for r in points]))
+        lately = [r for r in wanted if r["ts_us"] <= t and (r["valid_until_us"] or t + 1) > since]
+        found = [r for r in personal.trail(person, t, since) if (r["valid_until_us"] or t + 1) > since]
+        assert since > t or found == lately
     personal.close()
     history.close()
 
