@@ -21,6 +21,7 @@ from tests.bench.options import PARTS, Options
 SECTIONS = document.ORDER
 OWN = [
     *("FIRSTMILE_LAKE", "FIRSTMILE_ONLINE", "FIRSTMILE_NOW", "FIRSTMILE_SERVER_KEYS", "FIRSTMILE_POLICY"),
+    *("FIRSTMILE_RULES", "FIRSTMILE_EXPERIMENTS"),
     *("MLFLOW_TRACKING_URI", "FIRSTMILE_WORKERS", "FIRSTMILE_MODE", "FIRSTMILE_WRITE_KEYS", "FIRSTMILE_RATE"),
 ]
 """What the bench does not take from the environment: it has stores of its own, a clock that is right, and no keys."""

@@ -54,8 +54,8 @@ def _round(contenders: Sequence[Contender], number: int, seconds: float, step: S
     for connections in CONNECTIONS:
         for key in alternated(list(by_key), number):
             step(f"{key}, {connections} connections, round {number + 1}")
-            load = _load(Plan(by_key[key].port, connections, seconds, by_key[key].requests()))
-            yield {"round": number + 1, "which": key, "connections": connections, **_figures(load)}
+            load = asked(Plan(by_key[key].port, connections, seconds, by_key[key].requests()))
+            yield {"round": number + 1, "which": key, "connections": connections, **figures(load)}
 
 
 def known(settings: Settings) -> list[str]:
@@ -64,10 +64,10 @@ def known(settings: Settings) -> list[str]:
 
     domain = domains.load(settings.domain)
     people = domain.outcomes(settings).to_pandas().sort_values(["anchor_us", "user_id"], ascending=False)
-    asked = list(people["user_id"].head(4 * PEOPLE))
+    newest = list(people["user_id"].head(4 * PEOPLE))
     done = domain.label.done or domain.features[0].name
-    rows = read_online(feature_store(settings, lineage=False), domain, asked, [done])
-    scored = [u for u, row in zip(asked, rows, strict=True) if row and not (domain.label.done and row[done])]
+    rows = read_online(feature_store(settings, lineage=False), domain, newest, [done])
+    scored = [u for u, row in zip(newest, rows, strict=True) if row and not (domain.label.done and row[done])]
     return scored[:PEOPLE]
 
 
@@ -88,7 +88,7 @@ def agree(contenders: Sequence[Contender], sample: Sequence[int]) -> float:
     return share
 
 
-def _load(plan: Plan) -> Load:
+def asked(plan: Plan) -> Load:
     """One load in a process of its own.
 
     Raises:
@@ -101,7 +101,7 @@ def _load(plan: Plan) -> Load:
     return msgspec.json.decode(done.stdout, type=Load)
 
 
-def _figures(load: Load) -> Round:
+def figures(load: Load) -> Round:
     answers = load.latencies_ms
     return {
         "requests": len(answers),

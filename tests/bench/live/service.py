@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import count, cycle
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -124,15 +125,20 @@ class Service:
 
 
 @contextmanager
-def running(settings: Settings, tracking_uri: str, at_us: int | None = None) -> Iterator[Service]:
+def running(
+    settings: Settings,
+    tracking_uri: str,
+    at_us: int | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Service]:
     """The service over a state folder while the block runs.
 
-    tracking_uri: where its champion is. at_us: where its clock starts, default the present.
+    tracking_uri: where its champion is. at_us: where its clock starts, default the present. more: of its environment.
 
     Raises:
         TimeoutError: it did not get ready; the message holds the end of its log.
     """
-    port, given = free_port(), {"FIRSTMILE_RATE": LIMIT, "FIRSTMILE_ONLINE": settings.online}
+    port, given = free_port(), {"FIRSTMILE_RATE": LIMIT, "FIRSTMILE_ONLINE": settings.online, **more}
     given["MLFLOW_TRACKING_URI"] = tracking_uri
     if at_us is not None:
         given["FIRSTMILE_NOW"] = datetime.fromtimestamp(at_us / 1e6, UTC).isoformat()
