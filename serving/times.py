@@ -10,4 +10,4 @@ def rfc3339(at_us: int) -> str:
     '2023-11-14T22:13:20.000001Z'
     """
     seconds, micro = divmod(at_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{micro:06d}Z"

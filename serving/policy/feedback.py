@@ -161,9 +161,12 @@ class Seen:
         self._exposures: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         self._starts: list[int] = []
         self._ends: list[int] = []
+        self._changed = 0
+        self._answer: tuple[int, int, int, Feedback] | None = None
 
     def add(self, rows: Iterable[Row]) -> None:
         """Take events in, in whatever order and however often."""
+        self._changed += 1
         for row in rows:
             self._run(row.ts_us)
             act = act_of(row)
@@ -173,9 +176,38 @@ class Seen:
         if self._ends:
             old = bisect_left(self._ends, self._ends[-1] - 2 * DAY - self._gap)
             del self._starts[:old], self._ends[:old]
+        self._changed += 1
 
     def at(self, at_us: int) -> Feedback:
-        """The feedback up to a time, µs since 1970 UTC: one at most 24 hours before the newest event added."""
+        """The feedback up to a time, µs since 1970 UTC: one at most 24 hours before the newest event added.
+
+        Kept until an event is added or time alone changes it. `add` in another thread counts as a change when it begins
+        and when it ends, so that nothing is kept that was made of half of it.
+        """
+        kept, changed = self._answer, self._changed
+        if kept is not None and kept[0] == changed and kept[1] <= at_us < kept[2]:
+            return kept[3]
+        found = self._at(at_us)
+        self._answer = (changed, at_us, self._until(at_us), found)
+        return found
+
+    def _until(self, at_us: int) -> int:
+        """Until when (µs, not included) the feedback of a time is that of every later time too, as far as it is known.
+
+        It changes where an event that lies ahead happens, where a showing is 24 hours old, where the session ends, and
+        all the time where that began more than 24 hours ago.
+        """
+        run = bisect_right(self._starts, at_us) - 1
+        moments = self._starts[run + 1 : run + 2]
+        if run >= 0 and self._ends[run] > at_us:
+            return at_us + 1
+        if run >= 0 and at_us - self._ends[run] <= self._gap:
+            moments += [self._ends[run] + self._gap + 1, max(self._starts[run] + DAY, at_us + 1)]
+        oldest = bisect_right(self._shown, at_us - DAY)
+        moments += [ts + DAY for ts in self._shown[oldest : oldest + 1]]
+        return min(moments, default=NEVER)
+
+    def _at(self, at_us: int) -> Feedback:
         began = self._began(at_us)
         elements = {e: self._element(self._times[e], began, at_us) for e in sorted(self._times)}
         exposures = {e: Exposure(seen[0][1], seen[0][0]) for e, seen in sorted(self._exposures.items())}
@@ -241,6 +273,7 @@ class Seen:
 
 
 NOTHING = ElementFeedback()
+NEVER = 2**63
 
 
 def _since(times: list[int], from_us: int | None, at_us: int) -> int:

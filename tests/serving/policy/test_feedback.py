@@ -86,6 +86,30 @@ def test_kept_up_to_date_it_is_the_same(rows: list[Row], parts: list[int], ago: 
             assert msgspec.json.encode(seen.at(at_us)) == msgspec.json.encode(fold(came, at_us, GAP))
 
 
+@given(histories(40), st.lists(st.sampled_from([0, 1, GAP // 2, GAP, GAP + 1, HOUR, DAY, DAY + 1])), st.integers(0, 2))
+def test_asked_again_and_again_it_is_the_same(rows: list[Row], steps: list[int], less: int) -> None:
+    """While time goes on, from a day before the newest event on."""
+    seen = Seen(GAP)
+    seen.add(rows)
+    at_us = max((r.ts_us for r in rows), default=NOW) - DAY + 2
+    for step in steps:
+        at_us += max(0, step - less)
+        assert seen.at(at_us) == fold(rows, at_us, GAP)
+
+
+def test_an_answer_is_kept_until_an_event_comes_or_time_changes_it() -> None:
+    seen = Seen(GAP)
+    seen.add([row(1, SHOWN, NOW, element="tour")])
+    first = seen.at(NOW)
+    assert seen.at(NOW + GAP) is first
+    over = seen.at(NOW + GAP + 1)
+    assert (over.session_us, over.shown_day) == (None, 1)
+    assert seen.at(NOW + DAY - 1) is over
+    assert seen.at(NOW + DAY).shown_day == 0
+    seen.add([row(2, SHOWN, NOW + DAY, element="tour")])
+    assert seen.at(NOW + DAY).shown_day == 1
+
+
 def test_a_busy_life_is_kept_in_little_room() -> None:
     seen = Seen(GAP)
     for day in range(200):
