@@ -140,15 +140,21 @@ def _crossing(since: Callable[[Scene], Anything], after: int) -> Due:
 def _of_parts(parts: tuple[Condition, ...], decided_by: bool) -> Due | None:
     """For `all` (decided by a part that is false) and `any` (by one that is true).
 
-    Where parts decide, all of those have to change before the whole can: the latest. Else any change may: the earliest.
+    Where parts decide, all of those have to change before the whole can: the latest; never, where one of them never
+    does. Else any change may: the earliest.
     """
     both = [(test(p), due(p)) for p in parts]
-    if all(when is None for _, when in both):
+    fixed = [holds for holds, when in both if when is None]
+    moving = [(holds, when) for holds, when in both if when is not None]
+    if not moving:
         return None
 
     def at(s: Scene) -> int | None:
-        deciding = [when for holds, when in both if holds(s) is decided_by]
-        moments = [when and when(s) for when in deciding or [w for _, w in both]]
+        for holds in fixed:
+            if holds(s) is decided_by:
+                return None
+        deciding = [when for holds, when in moving if holds(s) is decided_by]
+        moments = [when(s) for when in deciding or [w for _, w in moving]]
         known = [m for m in moments if m is not None]
         if deciding:
             return max(known) if len(known) == len(moments) else None
