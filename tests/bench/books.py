@@ -1,7 +1,7 @@
 """The files that the services of `decisions` are started with: those of the plain decision, and made-up rules."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ from serving import playbook
 from serving.experiments import parsing
 from serving.playbook import Playbook
 from serving.policy import loading
+from serving.policy.model import DEFAULT
 from serving.rules import reading
 
 LARGEST = 60
@@ -25,9 +26,10 @@ def plain(domain: Domain, folder: Path) -> dict[str, str]:
     journeys = yaml.safe_load(loading.location(domain).read_text())
     for key in ("boundaries", "order"):
         journeys.pop(key, None)
-    for element in journeys["elements"].values():
-        for key in ("limits", "dismissal", "after", "excludes"):
-            element.pop(key, None)
+    there = {DEFAULT, *loading.segment_names(domain)}
+    every = {name: _journey_alone(element, there) for name, element in journeys["elements"].items()}
+    journeys["elements"] = {name: element for name, element in every.items() if element["for"]}
+    journeys["nothing_for"] = {s: why for s, why in journeys.get("nothing_for", {}).items() if s in there}
     return {
         loading.VARIABLE: _written(folder / "journeys.yaml", journeys),
         reading.VARIABLE: _written(folder / "no_rules.yaml", {"domain": domain.name, "segments": {}}),
@@ -37,10 +39,20 @@ def plain(domain: Domain, folder: Path) -> dict[str, str]:
     }
 
 
+def _journey_alone(element: dict[str, Any], there: Container[str]) -> dict[str, Any]:
+    """An element for such of its segments as are there, with nothing that drops it."""
+    left = {k: v for k, v in element.items() if k not in ("limits", "dismissal", "after", "skips", "excludes")}
+    left["for"] = [s for s in element["for"] if s in there]
+    if isinstance(why := element["why"], dict):
+        left["why"] = {s: words for s, words in why.items() if s in there}
+    return left
+
+
 def ruled(domain: Domain, folder: Path, many: int) -> dict[str, str]:
-    """Environment of a decision with so many made-up rules, all else as it ships."""
-    segments = {f"made_{number}": segment for number, segment in enumerate(made_up(domain, many))}
-    rules = {"domain": domain.name, "segments": segments}
+    """Environment of a decision with so many rules: those that ship, and made-up ones; all else as it ships."""
+    rules = yaml.safe_load(reading.location(domain).read_text())
+    more = many - len(rules["segments"])
+    rules["segments"] |= {f"made_{number}": segment for number, segment in enumerate(made_up(domain, more))}
     return {reading.VARIABLE: _written(folder / f"rules_{many}.yaml", rules)}
 
 

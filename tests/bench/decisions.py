@@ -41,7 +41,7 @@ TARGETS: dict[str, float | None] = {WHOLE: 1.3, **{f"rules_{n}": None for n in S
 WORDS = {
     PLAIN: "plain: score, journey, receipt",
     WHOLE: "whole, as it ships",
-    **{f"rules_{n}": f"whole, {n:,} made-up rules" for n in SIZES},
+    **{f"rules_{n}": f"whole, {n:,} rules" for n in SIZES},
     EXPLAIN: "whole, with `explain`",
 }
 INSIDE, HTTP = "in process", "over HTTP"
