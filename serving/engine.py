@@ -239,9 +239,12 @@ class Engine:
         return rows
 
     async def _renew(self, user_ids: Sequence[str], found: Sequence[Found], at: int) -> Sequence[Found]:
-        """Rows whose window has ended -> the rows in force at `at`; the others as they are."""
+        """Rows that have ended by `at`, or begin after it -> the rows in force at `at`; the others as they are.
+
+        A row can begin after it because others write while it is read.
+        """
         rows = {u: r for u, r in zip(user_ids, found, strict=True) if isinstance(r, Snapshot)}
-        ended = {u: r for u, r in rows.items() if self.reader.ended(r, at)}
+        ended = {u: r for u, r in rows.items() if self.reader.ended(r, at) or r.event_us > at}
         if not ended:
             return found
         patience_s = self._timeout_s * (1 + len(ended) / CHUNK)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -254,6 +255,17 @@ def test_a_row_whose_window_has_ended_is_looked_up(make_app: Callable[..., App],
     assert (answer["segment"], "there are no offline rows" in answer["reasons"][0]) == ("fast", True)
     reader.people["fast"] = fakes.person(8, valid_until_us=fakes.NOW + 1)
     assert len(ask(app, "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()["reasons"]) == 2
+
+
+def test_a_row_that_others_wrote_after_the_question_is_not_served(
+    make_app: Callable[..., App], fakes: SimpleNamespace
+) -> None:
+    begins_later = msgspec.structs.replace(fakes.person(8), event_us=fakes.NOW + 1)
+    reader = fakes.Reader({"fast": begins_later})
+    reader.later = {"fast": fakes.person(1)}
+    assert (
+        ask(make_app(reader=reader), "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()["segment"] == "slow"
+    )
 
 
 def test_decisions_are_logged(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
