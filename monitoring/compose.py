@@ -12,6 +12,7 @@ from monitoring.drift import Drift
 from monitoring.page import Week
 from monitoring.parity import Parity
 from monitoring.parts import Champion, Parts, ages, compared
+from monitoring.rule_segments import RuleSegments
 from monitoring.snapshots import Snapshots
 from monitoring.verdicts import Verdict
 from monitoring.words import date, span
@@ -28,8 +29,12 @@ def compose(
     replayed: pd.DataFrame,
     log: Decisions,
     served: Parity,
+    by_rule: RuleSegments | None = None,
 ) -> Week:
-    """The week. replayed: taken.rows with `segment`. served: the vectors of the decisions in `log`."""
+    """The week. replayed: taken.rows with `segment`. served: the vectors of the decisions in `log`.
+
+    by_rule: None: nobody is followed by rules yet.
+    """
     order = segment_names(domain)
     weeks = segments.shares_by_week(replayed, order)
     moves = segments.moves_by_week(replayed, order)
@@ -40,7 +45,7 @@ def compose(
         at_us=at_us, week_end_us=parts.week_end_us,
         model_name=champion.name, model_version=champion.version, train_end_us=champion.train_end_us,
         outcome=domain.label.name.replace("_", " "), label_doc=_sentence(domain.label.doc), good=domain.label.good,
-        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log, served),
+        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log, served, by_rule),
         drift=drift,
         scores_reference=_scores(parts.reference), scores_now=_scores(parts.current),
         reference_words=compared(parts), timestamps=timestamps(domain), docs=docs(domain),
@@ -63,10 +68,12 @@ def judged(
     rates: Sequence[outcomes.Rate],
     log: Decisions,
     served: Parity,
+    by_rule: RuleSegments | None = None,
 ) -> list[Verdict]:
     """The verdicts, in the order in which a reviewer asks."""
     return [
         verdicts.segment_stability(weeks, moves),
+        verdicts.segments_by_rule(by_rule),
         verdicts.by_segment(rates, domain.label),
         verdicts.ranking(quality, parts.labels_words, champion.holdout_auc),
         verdicts.calibration(quality),

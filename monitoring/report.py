@@ -6,6 +6,7 @@ observations ─► training reference | newest week ─► Evidently ─► dri
              └► matured since training ─► AUC, calibration, outcome by segment
 snapshots ─► shares by week, PSI, moves              decision log ─► what was served
 decision log ─► the week's served vectors, recomputed from the lake ─► served as defined?
+journal of segments ─► segments by rule: shares, moves, limits
                       all of it ─► verdicts ─► index.html, report.json
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from feature_repo import domains
 from feature_repo.settings import Settings
-from monitoring import compose, decisions, drift, page, parity, parts, replay, snapshots
+from monitoring import compose, decisions, drift, page, parity, parts, replay, rule_segments, snapshots
 from monitoring.words import moment
 
 WEEKS = 8
@@ -73,7 +74,8 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
     served = parity.compare(settings, parity.receipts(settings.decisions, log.from_us, log.to_us))
 
     step("page")
-    week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log, served)
+    by_rule = rule_segments.measured(settings, domain, at_us)
+    week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log, served, by_rule)
     return Written(page.write(week, settings.report), page.figures(week))
 
 

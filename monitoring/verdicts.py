@@ -12,6 +12,7 @@ from monitoring.outcomes import Quality, Rate
 from monitoring.parity import Parity
 from monitoring.psi import DRIFTED, WATCH
 from monitoring.psi import level as psi_level
+from monitoring.rule_segments import RuleSegments
 from monitoring.segments import Moves, WeekShares
 from monitoring.words import date, listed, percent
 
@@ -90,6 +91,24 @@ def segment_stability(weeks: Sequence[WeekShares], moves: Sequence[Moves]) -> Ve
     level = LEVELS[last.level]
     title = {GOOD: "Segments stable", LOOK: "Segments have moved", ACT: "Segments unstable"}[level]
     return Verdict(level, title, text, "segments")
+
+
+def segments_by_rule(found: RuleSegments | None) -> Verdict:
+    """Do the rules divide people into segments that are large enough, unlike one another, and calm?
+
+    found: None: there is no journal yet, or there are no rules.
+    """
+    if found is not None and found.unread:
+        return Verdict(UNKNOWN, "Segments by rule: the journal cannot be read", found.unread, "segments")
+    if found is None or not found.people:
+        text = "A running service follows people; `python -m serving segments` does it for a past."
+        return Verdict(UNKNOWN, "Segments by rule: nobody is followed yet", text, "segments")
+    now = ", ".join(f"{name} {percent(share)}" for name, share in found.shares.items())
+    restless, flips = max(found.flips_per_day.items(), key=lambda f: f[1])
+    text = f"Now of {found.people:,} people: {now}. Most restless: {restless}, {flips:.2f} times in or out a day. "
+    if not found.exceeded:
+        return Verdict(GOOD, "Segments by rule within their limits", f"{text}No limit is exceeded.", "segments")
+    return Verdict(LOOK, "Segments by rule exceed their limits", f"{text}{'. '.join(found.exceeded)}.", "segments")
 
 
 def ranking(quality: Quality | None, which: str, training: float | None) -> Verdict:

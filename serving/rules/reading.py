@@ -79,6 +79,12 @@ def _parse(root: Entry, catalogue: Catalogue, findings: Findings) -> Rules | Non
         )
     limits = _limits(top["limits"], findings) if "limits" in top else Limits()
     declared = _segments(top["segments"], catalogue, findings) if "segments" in top else []
+    if "limits" in top and len(declared) > limits.most_segments:
+        findings.add(
+            top["limits"].line,
+            f"{len(declared)} segments are declared, and most_segments is {limits.most_segments}",
+            "merge or remove some, or raise the limit",
+        )
     if findings.found:
         return None
     check(declared, catalogue, findings)

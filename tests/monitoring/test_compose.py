@@ -39,7 +39,7 @@ def composed(name: str, folder: Path) -> Week:
 def test_the_week_of_every_domain_renders(name: str, tmp_path: Path) -> None:
     week = composed(name, tmp_path)
     html = render(week)
-    assert week.title in html and len(week.verdicts) == 9
+    assert week.title in html and len(week.verdicts) == 10
     assert [w.people for w in week.weeks] == [20, 20] and week.weeks[1].psi == 0
     assert week.in_training == [True, False]
     assert week.moves[0].stayed == 1

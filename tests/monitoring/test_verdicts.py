@@ -12,6 +12,7 @@ from monitoring.decisions import week
 from monitoring.drift import Drift, FeatureDrift
 from monitoring.outcomes import Quality, Rate, wilson
 from monitoring.parity import NO_POSITION, UNKNOWN, Parity, Tally
+from monitoring.rule_segments import RuleSegments
 from monitoring.segments import WeekShares
 
 LABEL = Label("activation", "activates", good=True)
@@ -155,3 +156,28 @@ def test_where_nothing_was_compared_it_is_not_known_whether_it_was_right() -> No
     assert (nothing.level, nothing.text) == ("unknown", "Nothing was served.")
     only_unknown = verdicts.served_as_defined(Parity({"a": Tally()}, because={UNKNOWN: 3}))
     assert (only_unknown.level, only_unknown.text) == ("unknown", "Not comparable: 3 for people nobody has seen.")
+
+
+def test_segments_by_rule() -> None:
+    shares, flips = {"newcomer": 0.4, "stuck": 0.03}, {"newcomer": 0.2, "stuck": 1.25}
+    found = verdicts.segments_by_rule(RuleSegments(300, shares, flips))
+    assert (found.level, found.title) == ("good", "Segments by rule within their limits")
+    assert found.text == (
+        "Now of 300 people: newcomer 40 %, stuck 3.0 %. Most restless: stuck, 1.25 times in or out a day. "
+        "No limit is exceeded."
+    )
+    over = verdicts.segments_by_rule(RuleSegments(300, shares, flips, ("stuck: too restless", "newcomer: too small")))
+    assert (over.level, over.title) == ("look", "Segments by rule exceed their limits")
+    assert over.text.endswith(" a day. stuck: too restless. newcomer: too small.")
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, "nobody is followed yet"),
+        (RuleSegments(0, {"a": 0.0}, {"a": 0.0}), "nobody is followed yet"),
+        (RuleSegments(0, {}, {}, unread="segments.db: no such table"), "cannot be read"),
+    ],
+)
+def test_segments_by_rule_of_nobody(found: RuleSegments | None, says: str) -> None:
+    assert verdicts.segments_by_rule(found).level == "unknown" and says in verdicts.segments_by_rule(found).title

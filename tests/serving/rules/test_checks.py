@@ -112,6 +112,13 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
         ("segments:", "limits: {smallest: 1}\nsegments:", 2, "unknown key 'smallest'", "did you mean 'smallest_share'"),
         ("segments:", "limits: {most_overlap: 2}\nsegments:", 2, "most_overlap is 2", "from 0 to 1"),
         ("segments:", "limits: {most_segments: 2.5}\nsegments:", 2, "most_segments is 2.5", "whole number"),
+        (
+            "segments:",
+            "limits: {most_segments: 2}\nsegments:",
+            2,
+            "3 segments are declared, and most",
+            "merge or remove",
+        ),
         # what can never be
         ("sessions > 5", "{all: [sessions > 5, sessions < 3]}", 5, "sessions > 5 and sessions < 3 never holds", "mend"),
         ("sessions > 5", "{all: [sessions > 5, sessions < 6]}", 5, "sessions < 6 never holds", "mend"),

@@ -92,10 +92,16 @@ def test_the_rules_in_force_move_nobody(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_is_exceeded_ends_with_1(state: SimpleNamespace, tmp_path: Path) -> None:
-    file = written(tmp_path, "new.yaml", NEW.replace("most_segments: 3", "most_segments: 1"))
+    file = written(tmp_path, "new.yaml", NEW.replace("smallest_share: 0", "smallest_share: 1"))
     shown = run("test", file, "--at", rfc3339(state.now))
     assert shown.exit_code == 1
-    assert "limit exceeded: 2 segments, and most_segments is 1" in shown.output
+    assert "limit exceeded: keen: " in shown.output and "smallest_share is 100.00%" in shown.output
+
+
+def test_more_segments_than_the_file_allows_are_refused_before_anybody_is_followed(tmp_path: Path) -> None:
+    shown = run("test", written(tmp_path, "new.yaml", NEW.replace("most_segments: 3", "most_segments: 1")))
+    assert shown.exit_code == 1
+    assert "new.yaml:2: 2 segments are declared, and most_segments is 1; merge or remove some" in shown.output
 
 
 def test_a_sample_is_always_the_same_people(state: SimpleNamespace, tmp_path: Path) -> None:
