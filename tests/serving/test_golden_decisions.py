@@ -60,6 +60,8 @@ def test_every_element_is_shown_and_dropped_by_all_that_it_declares(domain: str)
     added = [len(v.show) for e in shipped(domain).experiments.experiments.values() for v in e.variants.values()]
     longest = max(map(len, policy.segments.values())) + max(added, default=0)
     general |= {"at_once"} if longest > policy.boundaries.at_once else set()
+    both = policy.nothing_for and any(policy.segments.get(name) for name in shipped(domain).rules.segments)
+    general |= {"nothing_for"} if both else set()
     assert general <= {boundary for _, boundary in dropped}
 
 

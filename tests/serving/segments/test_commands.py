@@ -14,9 +14,9 @@ RULES = """\
 domain: saas
 limits: {smallest_share: 0.9, most_overlap: 0.5}
 segments:
-  keen: {why: clicks, when: clicks >= 10}
-  busy: {why: clicks too, when: clicks >= 10}
-  idle: {why: never, when: clicks >= 10000}
+  power_user: {why: clicks, when: clicks >= 10}
+  stuck: {why: clicks too, when: clicks >= 10}
+  getting_going: {why: never, when: clicks >= 10000}
 """
 
 
@@ -39,7 +39,7 @@ def test_everybody_is_followed_and_the_guard_has_its_say() -> None:
     assert shown.exit_code == 0, shown.output
     assert "40 people followed" in shown.output
     said = " ".join(shown.output.split())
-    assert "Segments by rule" in said and "keen: 100% of the time in either" in said
-    assert "busy and keen: 100.0% of their time is in both, and most_overlap is 50.0%" in said
-    assert "idle: 0.00% of the people were ever in it (0 of 40), and smallest_share is 90.00%" in said
+    assert "Segments by rule" in said and "power_user: 100% of the time in either" in said
+    assert "power_user and stuck: 100.0% of their time is in both, and most_overlap is 50.0%" in said
+    assert "getting_going: 0.00% of the people were ever in it (0 of 40), and smallest_share is 90.00%" in said
     assert "no limit is exceeded" not in said
