@@ -178,7 +178,8 @@ def decide(
     placed = place(asked.at_us, found, situation, model, playbook)
     segments = composed(placed, playbook.policy)
     assigned = _assigned(asked, segments, situation, playbook)
-    shows = () if assigned.holdout else segments
+    over = [s for s in segments if s in playbook.policy.nothing_for]
+    shows = over if assigned.holdout else segments
     show = {e: v.why for v in assigned.variants for e in v.show}
     hide = {e: v.why for v in assigned.variants for e in v.hide}
     choice = choose(playbook.policy, shows, situation.feedback, asked.at_us, show, hide)
@@ -255,12 +256,12 @@ def _assigned(asked: Asked, segments: Sequence[str], situation: Situation, playb
 
 def score(values: Mapping[str, Value], model: Model | None, label: Label) -> Placed:
     """What the model says of a person: score, engagement segment and persona."""
-    if model is None:
-        return Placed(reasons=("no model is loaded: not scored",))
-    persona, unknown = _persona(values, model)
+    persona, unknown = _persona(values, model) if model else (None, ())
     if label.done and (values.get(label.done) or 0) > 0:  # type: ignore[operator]
         why = f"{label.name} has happened ({label.done} is above 0): not scored, segment {label.done_segment}"
         return Placed(label.done_segment, None, persona, reasons=(why, *unknown))
+    if model is None:
+        return Placed(reasons=("no model is loaded: not scored",))
     try:
         score, segment, why = scored(model, values)
     except ModelFault as e:

@@ -78,6 +78,7 @@ def test_no_model(fakes: SimpleNamespace) -> None:
     receipt = decided(fakes, fakes.person(2), None)
     assert (receipt.known, receipt.segment, receipt.model_name) == (True, None, None)
     assert receipt.reasons[0] == "no model is loaded: not scored"
+    assert decided(fakes, fakes.person(2, done=1), None).elements == ("thanks",)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,8 @@ def test_the_holdout_gets_the_default_journey_and_is_measured(fakes: SimpleNames
     everybody = Experiments("tiny", holdout=1.0, layers={"only": "salt"}, experiments={"tried": TRIED})
     receipt = decided(fakes, fakes.person(2), tried=everybody)
     assert (receipt.holdout, receipt.variants, receipt.segment, receipt.elements) == (True, (), "slow", ("tour",))
+    done = decided(fakes, fakes.person(8), tried=everybody)
+    assert (done.segment, done.elements) == ("fast", ())  # nothing is for them, the default journey neither
 
 
 def test_whoever_opted_out_is_not_profiled(fakes: SimpleNamespace) -> None:
