@@ -70,7 +70,7 @@ def test_all_that_is_declared_is_in_it(declared: Declared, ask: Callable[..., ht
     assert [e["experiment"] for e in found["experiments"]] == list(book.experiments.experiments)
     assert [(f["name"], f["doc"]) for f in found["features"]] == [(f.name, f.doc) for f in SAAS.features]
     assert [s["segment"] for s in found["engagement"]][-1] == SAAS.label.done_segment
-    assert (found["atOnce"], found["holdout"]) == (3, 0.05)
+    assert (found["atOnce"], found["holdout"]) == (book.policy.boundaries.at_once, 0.05)
 
 
 def test_a_rule_and_an_element_in_words(declared: Declared) -> None:
