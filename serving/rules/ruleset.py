@@ -92,7 +92,8 @@ class Rules:
     content: canonical JSON, from which `from_content` makes the same rules. version: 12 hex digits of its SHA-256.
     segments: names, highest priority first, then by name. needs: the stored features that are read, sorted.
     uses_score: whether the model's score, its segment or a persona is read: else what holds is a function of the
-    feature rows alone. limits: of the over-segmentation guard; not part of the content.
+    feature rows alone; scored: the segments for which that is so, by what they read or what excludes them.
+    limits: of the over-segmentation guard; not part of the content.
     """
 
     def __init__(self, domain: str, segments: Sequence[Segment], limits: Limits | None = None) -> None:
@@ -106,6 +107,7 @@ class Rules:
         self.needs = tuple(sorted({name for c in conditions for name in features(c)}))
         self.uses_score = any(isinstance(a, Score | Engagement | Persona) for c in conditions for a in atoms(c))
         self.plans = tuple(_plan(self.declared[name], before) for name, before in _in_order(ordered))
+        self.scored = _scored(self.plans)
 
     @classmethod
     def from_content(cls, content: str) -> "Rules":
@@ -146,6 +148,17 @@ def _in_order(segments: Sequence[Segment]) -> list[tuple[str, tuple[str, ...]]]:
     before = excluders(segments)
     graph = TopologicalSorter({s.name: [*s.reads, *before[s.name]] for s in segments})
     return [(name, before[name]) for name in graph.static_order()]
+
+
+def _scored(plans: Sequence[Plan]) -> frozenset[str]:
+    """The segments of these plans, in order, that what the model says can move."""
+    found: set[str] = set()
+    for plan in plans:
+        both = (plan.segment.enter, *([plan.segment.exit] if plan.segment.exit else []))
+        asks = any(isinstance(a, Score | Engagement | Persona) for c in both for a in atoms(c))
+        if asks or not found.isdisjoint((*plan.segment.reads, *plan.excluders)):
+            found.add(plan.segment.name)
+    return frozenset(found)
 
 
 def _plan(segment: Segment, before: tuple[str, ...]) -> Plan:

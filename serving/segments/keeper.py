@@ -5,6 +5,7 @@ row of now ─► nothing came, nothing is due ──► as it was
         └─► several, a late event, a merge ──► the rules go on with the change points out of the history
 
 A late event takes the rules back to the beginning; what was told and was otherwise is taken back (`Change.corrects`).
+But for what the model has to do with: nobody knows what it would have said, so that stands and goes on.
 """
 
 import threading
@@ -227,14 +228,17 @@ class Keeper:
     def _from_the_beginning(self, person: str, d: Document, at_us: int) -> None:
         self.flush()
         done = timeline.follow(self.eras, self._trail(person, at_us), State(), 0, at_us, self._scored)
-        told = _standing(self.journal.of([person]))
-        moves = {(m.segment, m.entered, m.at_us) for m, _ in done.moves}
+        scored = self.eras[-1][1].scored
+        told = _standing(c for c in self.journal.of([person]) if c.segment not in scored)
+        moves = {(m.segment, m.entered, m.at_us): (m, v) for m, v in done.moves if m.segment not in scored}
         for key, change in told.items():
             if key not in moves:
                 taken = msgspec.structs.replace(change, entered=not change.entered, cause=BACK, noted_us=at_us)
                 self._changes.append(msgspec.structs.replace(taken, corrects=change.seq, seq=0))
-        self._tell(person, [(m, v) for m, v in done.moves if (m.segment, m.entered, m.at_us) not in told], at_us)
-        d.state, _, d.stepped_us, d.until_us, d.due_us = done
+        self._tell(person, [move for key, move in moves.items() if key not in told], at_us)
+        before, (now, _, d.stepped_us, d.until_us, d.due_us) = d.state, done
+        exact = {name: m for name, m in now.segments.items() if name not in scored}
+        d.state = State(exact | {name: m for name, m in before.segments.items() if name in scored})
 
     def _trail(self, person: str, at_us: int, since_us: int = NEVER) -> list[Row]:
         rows = self._personal.trail(person, at_us, since_us)

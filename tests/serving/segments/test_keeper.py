@@ -218,3 +218,29 @@ def test_feedback_is_known_after_a_kill_too(settings, ruled, tmp_path):
         world.kill()
     assert isinstance(found.feedback(histories.BASE + 10), policy.Feedback)
     world.close()
+
+
+def test_what_the_model_had_to_do_with_stands(settings, tmp_path):
+    (tmp_path / "scored.yaml").write_text(
+        "domain: saas\nsegments:\n"
+        "  keen: {why: likely, when: score >= 0.5}\n"
+        "  clicking: {why: clicks, when: clicks >= 1}\n"
+    )
+    scored = rules.load(tmp_path / "scored.yaml", SAAS)
+    assert scored.scored == {"keen"}
+    row = {"type": "track", "name": "Clicked", "user_id": "u1", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    at = histories.BASE
+    world = World(settings, tmp_path, [(0, scored)])
+    world.history.add([row_of(1, event(row | {"message_id": "m1", "ts_us": at}))])
+    found = world.follow("u1", at + 10)
+    step = rules.step(scored, found.document.state, rules.Facts({"clicks": 1}, at + 10, score=0.7))
+    world.keeper.note("u1", found, Placed(step=step), "", "", at + 10)
+    world.history.add([row_of(2, event(row | {"message_id": "late", "ts_us": at - 5}))])
+    again = world.follow("u1", at + 20)
+    assert again.document.state.held == {"clicking": at - 5, "keen": at + 10}
+    world.keeper.flush()
+    assert [(s, e, t) for t, s, e, _ in told(world.keeper, "u1")] == [
+        ("clicking", True, at - 5), ("keen", True, at + 10),
+    ]  # fmt: skip
+    world.close()
