@@ -3,16 +3,17 @@
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from feature_repo.vocabulary import DAY, HOUR, MINUTE, SECOND, WEEK
 
+T = TypeVar("T")
 UNITS = {"second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY, "week": WEEK}
 
 
@@ -190,6 +191,25 @@ class Entry:
         if not self._is("sequence", findings):
             return None
         return [(text, item.line) for item in self.items(findings) if (text := item.text(findings)) is not None]
+
+
+def load(
+    file: Path, parse: Callable[[Entry, Findings], T | None], error: Callable[[str], Exception], instead: str
+) -> T:
+    """What `parse` makes of a file, if nothing is wrong in it.
+
+    error: what is raised otherwise, with all findings, a line each. instead: what to do where it cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise error(f"{file}: cannot be read ({e}); {instead}") from e
+    findings = Findings(file)
+    root = read(text, findings)
+    made = parse(root, findings) if root else None
+    if findings.found or made is None:
+        raise error("\n".join(str(f) for f in sorted(findings.found, key=lambda f: f.line)))
+    return made
 
 
 def read(text: str, findings: Findings) -> Entry | None:

@@ -6,12 +6,14 @@ The file's form is described in saas.yaml.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 
 from feature_repo.domain import Domain
+from serving import yaml_file
 from serving.experiments.declared import Experiment, Experiments, Guardrail, Step, Variant
-from serving.yaml_file import Entry, Findings, hint, read
+from serving.yaml_file import Entry, Findings, hint
 
 FOLDER = Path(__file__).parent
 VARIABLE = "FIRSTMILE_EXPERIMENTS"
@@ -59,21 +61,11 @@ def load(file: Path, known: Known) -> Experiments:
     Raises:
         ExperimentsError: with all that is wrong in it.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ExperimentsError(
-            f"{file}: cannot be read ({e}); set {VARIABLE} or write {FOLDER / (known.domain + '.yaml')}"
-        ) from e
-    findings = Findings(file)
-    root = read(text, findings)
-    experiments = _file(root, known, findings) if root else None
-    if findings.found or experiments is None:
-        raise ExperimentsError("\n".join(str(f) for f in sorted(findings.found, key=lambda f: f.line)))
-    return experiments
+    instead = f"set {VARIABLE} or write {FOLDER / (known.domain + '.yaml')}"
+    return yaml_file.load(file, partial(_file, known), ExperimentsError, instead)
 
 
-def _file(root: Entry, known: Known, findings: Findings) -> Experiments:
+def _file(known: Known, root: Entry, findings: Findings) -> Experiments:
     top = root.mapping(findings, required=("domain", "holdout", "layers", "experiments"))
     if "domain" in top and (named := top["domain"].text(findings)) not in (None, known.domain):
         wrong = f"these experiments are for domain {named!r}, and the service runs {known.domain!r}"

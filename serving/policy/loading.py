@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from feature_repo.domain import Domain
+from serving import yaml_file
 from serving.policy.checks import check
 from serving.policy.model import DEFAULT, Element, Policy
 from serving.policy.parse import Known, parse
-from serving.yaml_file import Findings, read
+from serving.yaml_file import Entry, Findings
 
 FOLDER = Path(__file__).parent.parent / "policies"
 VARIABLE = "FIRSTMILE_POLICY"
@@ -70,17 +71,13 @@ def load(file: Path, domain: Domain, rules: Segments = NONE, personas: Segments 
     Raises:
         PolicyError: with all that is wrong in it, in the order of its lines.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise PolicyError(
-            f"{file}: cannot be read ({e}); set {VARIABLE} or write {FOLDER / (domain.name + '.yaml')}"
-        ) from e
-    findings, known = Findings(file), Known(domain, segment_names(domain), {**rules, **personas})
-    root = read(text, findings)
-    parsed = parse(root, known, findings) if root else None
-    if parsed is not None and not findings.found:
-        check(parsed, known, findings)
-    if findings.found or parsed is None:
-        raise PolicyError("\n".join(str(f) for f in sorted(findings.found, key=lambda f: f.line)))
-    return parsed.policy
+    known = Known(domain, segment_names(domain), {**rules, **personas})
+
+    def checked(root: Entry, findings: Findings) -> Policy | None:
+        parsed = parse(root, known, findings)
+        if parsed is not None and not findings.found:
+            check(parsed, known, findings)
+        return parsed.policy if parsed else None
+
+    instead = f"set {VARIABLE} or write {FOLDER / (domain.name + '.yaml')}"
+    return yaml_file.load(file, checked, PolicyError, instead)

@@ -2,16 +2,18 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from feature_repo.domain import Domain
+from serving import yaml_file
 from serving.rules.catalogue import Catalogue
 from serving.rules.checks import Declared, check
 from serving.rules.conditions import Condition, Never
 from serving.rules.grammar import Grammar
 from serving.rules.limits import Limits
 from serving.rules.ruleset import Rules, Segment
-from serving.yaml_file import Entry, Findings, read
+from serving.yaml_file import Entry, Findings
 
 FOLDER = Path(__file__).parent
 VARIABLE = "FIRSTMILE_RULES"
@@ -54,21 +56,11 @@ def load(file: Path, domain: Domain) -> Rules:
     Raises:
         RulesError: with all that is wrong in it.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise RulesError(
-            f"{file}: cannot be read ({e}); set {VARIABLE} or write {FOLDER / (domain.name + '.yaml')}"
-        ) from e
-    findings = Findings(file)
-    root = read(text, findings)
-    rules = _parse(root, Catalogue(domain), findings) if root else None
-    if findings.found or rules is None:
-        raise RulesError("\n".join(str(f) for f in sorted(findings.found, key=lambda f: f.line)))
-    return rules
+    instead = f"set {VARIABLE} or write {FOLDER / (domain.name + '.yaml')}"
+    return yaml_file.load(file, partial(_parse, Catalogue(domain)), RulesError, instead)
 
 
-def _parse(root: Entry, catalogue: Catalogue, findings: Findings) -> Rules | None:
+def _parse(catalogue: Catalogue, root: Entry, findings: Findings) -> Rules | None:
     top = root.mapping(findings, required=("domain", "segments"), known=("limits",))
     named = top["domain"].text(findings) if "domain" in top else None
     if named is not None and named != catalogue.domain.name:

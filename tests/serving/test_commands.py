@@ -102,7 +102,7 @@ def test_policy_shows_what_each_segment_sees() -> None:
     assert "racing         publish_banner, invite_teammates" in shown.output
     assert "activated      nothing: the first project is published, so onboarding is over" in shown.output
     assert "comeback_mail     message, for at_risk; at most 3 ever, once in 2 days" in shown.output
-    assert "boundaries: 3 at once, 20 a session, 40 a day" in shown.output
+    assert "boundaries: 4 at once, 20 a session, 40 a day" in shown.output
 
 
 def test_decide_without_a_model_or_a_person_still_decides(state: SimpleNamespace) -> None:

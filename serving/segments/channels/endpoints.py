@@ -90,16 +90,10 @@ def _name(url: str) -> str:
 
 
 def _from_file(file: Path, environment: Mapping[str, str]) -> list[Endpoint]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise WebhooksError(f"{VARIABLE}={file}: cannot be read: {e}") from None
-    findings = Findings(file)
-    top = yaml_file.read(text, findings)
-    found = list(_parsed(top, findings, environment)) if top else []
-    if findings.found:
-        raise WebhooksError("\n".join(map(str, findings.found)))
-    return found
+    def parse(top: Entry, findings: Findings) -> list[Endpoint]:
+        return list(_parsed(top, findings, environment))
+
+    return yaml_file.load(file, parse, WebhooksError, f"mend {VARIABLE}")
 
 
 def _parsed(top: Entry, findings: Findings, environment: Mapping[str, str]) -> Iterator[Endpoint]:
