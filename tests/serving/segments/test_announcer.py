@@ -150,3 +150,47 @@ def test_everybody_at_once_is_what_following_each_gives(start, tmp_path):
     assert again.decide("u1")["segments"] == ["clicking"]
     again.announcer.tell()
     assert len(again.engine.keeper.journal.of(["u0", "u1", "u2"])) == before
+
+
+EXPERIMENTS = """
+domain: saas
+holdout: 0
+layers: {only: {salt: salt}}
+experiments:
+  tried:
+    layer: only
+    question: Does a hint help?
+    buckets: [0, 1]
+    start: 2020-01-01T00:00:00Z
+    share: 1
+    metric: activation
+    variants: {control: {weight: 1, hide: [hint]}, hinted: {weight: 1, show: [hint]}}
+"""
+
+
+def test_a_variant_comes_along_when_somebody_becomes_known(start, tmp_path):
+    (tmp_path / "none.yaml").write_text(EXPERIMENTS)
+    service = start()
+
+    def variant(person: str) -> str:
+        (tried,) = service.decide(person)["experiments"]
+        return str(tried["variant"])
+
+    known = next(f"u{n}" for n in range(99) if variant(f"u{n}") == "control")
+    device = next(f"d{n}" for n in range(99) if variant(f"anon:d{n}") == "hinted")
+    at = now_us() - 10_000_000
+    viewed = {"event": "Experiment Viewed", "properties": {"experiment_id": "tried", "variation_id": "hinted"}}
+    anonymous = {"type": "track", "anonymousId": device}
+    service.send(
+        anonymous | {"messageId": "a", "event": "Clicked", "timestamp": rfc3339(at), "properties": {"target": "x"}},
+        anonymous | {"messageId": "b", "timestamp": rfc3339(at + 1)} | viewed,
+    )
+    assert variant(f"anon:{device}") == "hinted"
+    named = {"type": "identify", "messageId": "c", "userId": known, "anonymousId": device, "traits": {}}
+    service.send(named | {"timestamp": rfc3339(at + 2)})
+    decision = service.decide(known)
+    assert [e["variant"] for e in decision["experiments"]] == ["hinted"]
+    assert decision["elements"][0] == "hint"
+    later = {"event": "Experiment Viewed", "properties": {"experiment_id": "tried", "variation_id": "control"}}
+    service.send(click(9, at + 3, known, **later))
+    assert variant(known) == "hinted"  # where both had one, the earliest exposure wins
