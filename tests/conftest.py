@@ -1,6 +1,7 @@
 """Settings of every test: how many examples hypothesis tries, and no telemetry."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,18 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_s
 settings.register_profile("short", max_examples=15, deadline=None, suppress_health_check=SLOW, print_blob=True)
 settings.register_profile("soak", max_examples=400, deadline=None, suppress_health_check=SLOW, print_blob=True)
 settings.load_profile(os.environ.get("FIRSTMILE_HYPOTHESIS") or "short")
+
+
+PROCESSES = ("bench/", "contracts/", "e2e/", "feature_repo/test_kafka", "feature_repo/test_kinesis", "feature_repo/test_rabbit",
+             "serving/test_service", "serving/segments/test_broker", "monitoring/test_distributed")  # fmt: skip
+"""Where services and brokers are started: one after the other, so that none starves another."""
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers (`-n 2`) a file is one worker's, and so are all tests that start services."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        item.add_marker(pytest.mark.xdist_group("processes" if file.startswith(PROCESSES) else file))
 
 
 def pytest_addoption(parser):
