@@ -19,8 +19,10 @@ settings.register_profile("soak", max_examples=400, deadline=None, suppress_heal
 settings.load_profile(os.environ.get("FIRSTMILE_HYPOTHESIS") or "short")
 
 
-PROCESSES = ("bench/", "contracts/", "e2e/", "feature_repo/test_kafka", "feature_repo/test_kinesis", "feature_repo/test_rabbit",
-             "serving/test_service", "serving/segments/test_broker", "monitoring/test_distributed")  # fmt: skip
+PROCESSES = (
+    "bench/", "contracts/", "e2e/", "feature_repo/test_kafka", "feature_repo/test_kinesis", "feature_repo/test_rabbit",
+    "serving/test_service", "serving/segments/test_broker", "monitoring/test_distributed",
+)  # fmt: skip
 """Where services and brokers are started: one after the other, so that none starves another."""
 
 
