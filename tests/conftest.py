@@ -26,6 +26,7 @@ PROCESSES = (
 """Where services and brokers are started: one after the other, so that none starves another."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With several workers (`-n 2`) a file is one worker's, and so are all tests that start services."""
     for item in items:
