@@ -46,7 +46,7 @@ run: $(READY) ## The whole loop: events, features, model, service, decisions, re
 	@$(PY) -m monitoring run --users $(USERS) $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER)) $(if $(ONLINE),--online $(ONLINE)) $(ARGS)
 
 test: $(READY) ## All tests in their short forms
-	@$(PY) -m pytest tests -m "not soak" -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest tests -m "not soak" -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 soak: $(READY) ## The full-size forms of slow properties
 	@FIRSTMILE_HYPOTHESIS=soak $(PY) -m pytest tests --timeout 3600 $(ARGS)

@@ -1,10 +1,10 @@
 """Settings of every test: how many examples hypothesis tries, and no telemetry."""
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 for name in ("BENTOML_HOME", "FIRSTMILE_HOME", "FIRSTMILE_DOMAIN", "FIRSTMILE_ONLINE", "FIRSTMILE_NOW"):
     os.environ.pop(name, None)  # `make` sets them for the commands; a test says what it needs
@@ -26,12 +26,17 @@ PROCESSES = (
 """Where services and brokers are started: one after the other, so that none starves another."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With several workers (`-n 2`) a file is one worker's, and so are all tests that start services."""
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent).as_posix()
-        item.add_marker(pytest.mark.xdist_group("processes" if file.startswith(PROCESSES) else file))
+class ByFile(LoadScopeScheduling):
+    """A file is one worker's, and so are all tests that start services."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.split("::")[0].removeprefix("tests/")
+        return "processes" if file.startswith(PROCESSES) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """How tests are given to several workers (`-n 2`)."""
+    return ByFile(config, log)
 
 
 def pytest_addoption(parser):
