@@ -65,7 +65,14 @@ def test_a_run_says_what_came_out(run, home):
     assert run["live"]["moves"] > 0 and run["live"]["stale"] == 0
     tried = run["experiment"]
     assert tried["low"] <= tried["truth"] <= tried["high"] and tried["people"] > 500
-    assert run["parity"]["wrong"] == 0 and run["parity"]["vectors"] > run["live"]["events"]
+    assert (
+        run["parity"]["wrong"] == 0 and run["parity"]["vectors"] > run["live"]["events"] - run["live"]["feedback"] > 0
+    )
+    assert run["replay"] == {
+        "decisions": run["parity"]["vectors"] + 1,
+        "equal": run["parity"]["vectors"] + 1,
+        "different": 0,
+    }
     assert Path(run["report"]).read_text().startswith("<!")
     served = json.loads(Path(run["report"]).with_name("report.json").read_text())["served"]
     assert served["wrong"] == 0 and served["vectors"] == run["parity"]["vectors"]

@@ -108,7 +108,7 @@ def message(partition: int, offset: int, raw: bytes = encode(events(1)[0]), erro
 def consumer(monkeypatch: pytest.MonkeyPatch) -> FakeConsumer:
     consumer = FakeConsumer()
     monkeypatch.setattr("feature_repo.kafka_log.Consumer", lambda settings: consumer)
-    monkeypatch.setattr("feature_repo.kafka_log._ensure_topic", lambda *_: None)
+    monkeypatch.setattr("feature_repo.kafka_log.ensure_topic", lambda *_: None)
     return consumer
 
 

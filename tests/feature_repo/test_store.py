@@ -100,7 +100,7 @@ def test_what_is_no_longer_declared_goes(tmp_path: Path, domain: Domain) -> None
     store.apply(settings, replace(domain, features=(*domain.features, extra)))
     newest = f"saas_v{domain.version + 1}"
     assert newest in registered(settings)
-    store.apply(settings, replace(domain, elapsed=()))
+    store.apply(settings, replace(domain, elapsed=(), said={}))
     left = registered(settings)
     assert newest not in left
     assert "saas_elapsed" not in left

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from feature_repo import domains, fresh
+from feature_repo import domains, fresh, quick
 from feature_repo.domain import Domain
 from feature_repo.event_log import Delivered
 from feature_repo.lake import Lake
@@ -141,6 +141,7 @@ def test_a_window_that_is_a_microsecond_off(tmp_path: Path, monkeypatch: Patch, 
         load = domains.load
         patch.setattr(domains, "load", lambda name: with_windows_moved(load(name), by_us))
         patch.setattr(fresh, "statements", fresh.statements.__wrapped__)  # which remembers what it has compiled
+        patch.setattr(quick, "plain", quick.plain.__wrapped__)
         world = World(tmp_path)
     try:
         world.send(clicked("u1", 1, BEGIN))

@@ -171,7 +171,7 @@ def test_somebody_new_begins_at_the_beginning(page: "Page", service: Service, so
     has(page, "template_gallery"), settled(page)
     press(page, "Start as somebody new")
     page.wait_for_selector("#why :text('no rule'), #why :text('unknown user'), #why :text('no model is loaded')")
-    assert somebody(9) not in page.inner_text("#person")
+    page.wait_for_function("who => !document.querySelector('#person').innerText.includes(who)", arg=somebody(9))
     page.wait_for_selector("[data-element=checklist]")
     assert page.locator("[data-element=template_gallery]").count() == 0
 

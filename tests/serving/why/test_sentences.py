@@ -1,6 +1,7 @@
 """Contributions in words: golden files, a story each, and what holds of any of them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def test_story(path: Path) -> None:
 def test_two_or_three_sentences_and_nothing_twice(effects: dict[str, float]) -> None:
     said = sentences(SAAS, effects, {}, 0)
     assert 2 <= len(said) <= 3
-    told = [w for w in map(Words(SAAS).name, effects) if any(f" {w} (" in s for s in said)]
+    told = [
+        w for w in map(Words(SAAS).name, effects) if any(re.search(f"(: |, |and ){re.escape(w)} \\(", s) for s in said)
+    ]
     assert len(told) <= 2 * MOST
 
 
