@@ -194,7 +194,18 @@ class State(SimpleNamespace):
 
 
 @pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> State:
+def state(make_state: Callable[[], State]) -> State:
+    """A made-up state folder that many tests read, so that none may change it."""
+    return make_state()
+
+
+@pytest.fixture(scope="session")
+def make_state(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], State]:
+    """Makes state folders for who changes them."""
+    return lambda: made_up_state(tmp_path_factory.mktemp("home"))
+
+
+def made_up_state(home: Path) -> State:
     """A state folder with 40 made-up people of domain saas, applied to Feast and written online.
 
     People with an even number have rows from `start`, +1 h, +2 h, +3 h on, each until the next one; those with an odd
@@ -204,7 +215,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> State:
     from feature_repo.store import apply, feature_store, write_online
 
     hour, domain = 3_600_000_000, domains.load("saas")
-    chosen = Settings(home=tmp_path_factory.mktemp("home"), domain="saas", online="sqlite")
+    chosen = Settings(home=home, domain="saas", online="sqlite")
     now = time.time_ns() // 1_000
     start, rows = now - hour * 3 // 2, list[dict[str, Any]]()
     for number in range(40):

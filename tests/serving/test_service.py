@@ -47,11 +47,12 @@ def make_model(state: SimpleNamespace, seed: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def registered(state: SimpleNamespace) -> SimpleNamespace:
-    """The state folder with two model versions; version 1 is the champion."""
+def registered(make_state: Callable[[], SimpleNamespace]) -> SimpleNamespace:
+    """A state folder with two model versions; version 1 is the champion."""
     from feature_repo.store import feature_store
     from training import registry, tracking
 
+    state = make_state()
     feast_mlflow = tracking.feast_mlflow(state.settings, feature_store(state.settings))
     experiment = tracking.experiment(state.settings)
     for seed in (1, 2):
