@@ -238,12 +238,13 @@ def place(
 
 def composed(placed: Placed, policy: Policy) -> tuple[str, ...]:
     """All of a person's segments in the order in which the policy composes them."""
-    of = {
-        "rules": placed.step.held if placed.step else (),
-        "engagement": (placed.engagement,) if placed.engagement else (),
-        "personas": (placed.persona,) if placed.persona else (),
-    }
-    return tuple(name for source in policy.order for name in of[source])
+    return policy.compose(
+        {
+            "rules": placed.step.held if placed.step else (),
+            "engagement": (placed.engagement,) if placed.engagement else (),
+            "personas": (placed.persona,) if placed.persona else (),
+        }
+    )
 
 
 def _assigned(asked: Asked, segments: Sequence[str], situation: Situation, playbook: Playbook) -> Assignment:

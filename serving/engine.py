@@ -196,7 +196,8 @@ class Engine:
             return Situation(opted_out=True)
         if person is None:
             return Situation(paused=self._paused())
-        return Situation(person.document.state, person.feedback(at), self._paused())
+        known = self.playbook.policy.named, self.playbook.experiments.experiments
+        return Situation(person.document.state, person.feedback(at).only(*known), self._paused())
 
     def _answer(self, user_id: str, at: int, found: Found, person: Followed, explain: bool, stale: bool) -> Decision:
         if stale and isinstance(found, Snapshot):

@@ -7,7 +7,7 @@ another experiment of the layer -----> skipped
 segment, slice of the layer, ramp ---> the variant by hash
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -99,13 +99,6 @@ def in_ramp(experiment: Experiment, unit_id: str, at_us: int, exposed_us: int | 
     if exposed_us is not None and share > 0 and share >= experiment.share(exposed_us):
         return True
     return unit_interval(f"{experiment.name}/ramp", unit_id) < share
-
-
-def apply(assignment: Assignment, elements: Sequence[str]) -> tuple[str, ...]:
-    """The elements with what the variants show in front, in the order of the experiments, without what they hide."""
-    shown = [e for a in assignment.variants for e in a.show]
-    hidden = {e for a in assignment.variants for e in a.hide}
-    return tuple(e for e in dict.fromkeys((*shown, *elements)) if e not in hidden)
 
 
 def _sticky(

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.experiments.assign import Assigned, Assignment, Exposures, apply, assign
+from serving.experiments.assign import Exposures, assign
 from serving.experiments.declared import Experiment, Experiments, Step, Variant
 
 ARMS = {"control": Variant(1, hide=("tour",)), "tour": Variant(1, show=("tour",))}
@@ -132,15 +132,6 @@ def test_segments_slices_and_ramps_say_why_not() -> None:
 def test_an_exposure_to_a_variant_or_experiment_that_is_gone_counts_for_nothing() -> None:
     fresh = assign(of(experiment()), "u7", (), {}, NOW)
     assert assign(of(experiment()), "u7", (), {"a": ("old", 500), "gone": ("x", 1)}, NOW) == fresh
-
-
-def test_variants_change_the_elements() -> None:
-    assignment = Assignment(
-        (Assigned("a", "t", "", ("tour", "list"), ("help",)), Assigned("b", "u", "", (), ("list",)))
-    )
-    assert apply(assignment, ("help", "tour", "mail")) == ("tour", "mail")
-    assert apply(Assignment(), ("help", "tour")) == ("help", "tour")
-    assert apply(Assignment((Assigned("a", "t", "", ("list",)),)), ("tour",)) == ("list", "tour"), "in front"
 
 
 def test_a_replay_from_content_gives_the_same() -> None:

@@ -1,5 +1,6 @@
 """Segments follow by themselves: with an event, with time alone, after a stop, and away from who opted out."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from feature_repo.settings import Settings, now_us
-from serving import wiring
+from serving import decision_log, wiring
 from serving.segments.fill import fill
 from serving.segments.journal import Change
 from serving.times import rfc3339
@@ -112,6 +113,16 @@ def test_feedback_feeds_the_limits_and_the_next_decision_knows_it(start):
     again = service.decide("u1")
     assert (again["segments"], again["elements"]) == (["clicking", "here"], [])
     assert [(d["element"], d["boundary"]) for d in again["dropped"]] == [("hint", "dismissal")]
+
+
+def test_a_receipt_keeps_feedback_of_what_is_declared_only(start):
+    service = start()
+    for n, element in enumerate(["hint", "made-up"]):
+        service.send(click(n, now_us(), event="Element Shown", properties={"element": element}))
+    service.decide("u1")
+    service.engine.log.close()
+    (situation,) = decision_log.read(service.settings.decisions)["situation"].to_pylist()
+    assert list(json.loads(situation)["feedback"]["elements"]) == ["hint"]
 
 
 def test_whoever_opts_out_leaves_every_segment_and_nothing_more_is_taken(start):
