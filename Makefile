@@ -49,7 +49,7 @@ test: $(READY) ## All tests in their short forms
 	@$(PY) -m pytest tests -m "not soak" -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 soak: $(READY) ## The full-size forms of slow properties
-	@FIRSTMILE_HYPOTHESIS=soak $(PY) -m pytest tests --timeout 3600 $(ARGS)
+	@FIRSTMILE_HYPOTHESIS=soak $(PY) -m pytest tests -m "soak or hypothesis" --timeout 3600 -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Style and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

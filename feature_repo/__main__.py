@@ -42,7 +42,7 @@ def simulate(users: int, seed: int, experiment: bool) -> None:
     Example: python -m feature_repo simulate --users 1000
     """
     from feature_repo.domains.saas.experiment import TEMPLATES
-    from feature_repo.log_to_lake import ingest as fill_lake
+    from feature_repo.lake.log_to_lake import ingest as fill_lake
 
     settings, tried = Settings(domain="saas"), TEMPLATES if experiment else None
     _show_ingested(_explained(lambda: fill_lake(settings, users=users, seed=seed, experiment=tried)))
@@ -56,7 +56,7 @@ def ingest(domain: str, data: Path | None) -> None:
 
     Example: python -m feature_repo ingest --domain oulad --data ~/oulad
     """
-    from feature_repo.log_to_lake import ingest as fill_lake
+    from feature_repo.lake.log_to_lake import ingest as fill_lake
 
     settings = Settings(domain=domain)
     _show_ingested(_explained(lambda: fill_lake(settings, data)))
@@ -74,8 +74,8 @@ def backfill(domain: str) -> None:
 
     Example: python -m feature_repo backfill --domain saas
     """
-    from feature_repo.backfill import backfill as run
-    from feature_repo.materialize import materialize
+    from feature_repo.feature_store.backfill import backfill as run
+    from feature_repo.feature_store.materialize import materialize
 
     settings = Settings(domain=domain)
     done = _explained(lambda: run(settings))
@@ -100,7 +100,7 @@ def stream(domain: str, workers: int) -> None:
     import signal
     import threading
 
-    from feature_repo.workers import run
+    from feature_repo.stream.workers import run
 
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +116,7 @@ def lag(domain: str, as_json: bool) -> None:
 
     Example: python -m feature_repo lag
     """
-    from feature_repo.lag import lag as measure
+    from feature_repo.stream.lag import lag as measure
 
     found = _explained(lambda: measure(Settings(domain=domain)))
     if as_json:
@@ -135,7 +135,7 @@ def apply(domain: str, take_over: bool) -> None:
 
     Example: python -m feature_repo apply --domain oulad
     """
-    from feature_repo import store
+    from feature_repo.feature_store import store
 
     settings = Settings(domain=domain)
     if take_over:
@@ -154,7 +154,7 @@ def features(domain: str, as_json: bool) -> None:
 
     Example: python -m feature_repo features --domain oulad
     """
-    from feature_repo.catalogue import catalogue
+    from feature_repo.features.catalogue import catalogue
 
     rows = catalogue(_explained(lambda: domains.load(domain)))
     if as_json:
@@ -173,7 +173,7 @@ def compact(domain: str) -> None:
 
     Example: python -m feature_repo compact
     """
-    from feature_repo.lake import Lake
+    from feature_repo.lake.lake import Lake
 
     lake = Lake(Settings(domain=domain).lake)
     lake.compact()
@@ -190,7 +190,7 @@ def quarantine(domain: str, reason: str | None, limit: int) -> None:
 
     Example: python -m feature_repo quarantine --reason wrong_type --limit 5
     """
-    from feature_repo.quarantine import Quarantine
+    from feature_repo.lake.quarantine import Quarantine
 
     held = Quarantine(Settings(domain=domain).quarantine)
     for name, n in sorted(held.counts().items()):

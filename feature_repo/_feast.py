@@ -1,8 +1,8 @@
 """What `feast apply` reads: the Feast objects of the product whose feature_store.yaml is in effect."""
 
-from feature_repo.definitions import objects
 from feature_repo.domains import load
-from feature_repo.store import settings_in_effect
+from feature_repo.feature_store.definitions import objects
+from feature_repo.feature_store.store import settings_in_effect
 
 settings = settings_in_effect()
 settings.features.mkdir(parents=True, exist_ok=True)  # Feast makes no folder above the registry's own

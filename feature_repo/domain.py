@@ -44,12 +44,14 @@ class Act:
     """Something that people can do more of, by their own choice: what "what would change the outcome" may advise.
 
     one, many: in words, after "one more" and "two more". columns: of the event, those that features read; an event that
-    has others leaves them as they are. The event's type is `track` where it is not said.
+    has others leaves them as they are. The event's type is `track` where it is not said. needs: an int64 feature that
+    is above 0 for who can do it; None: everybody can.
     """
 
     one: str
     many: str
     columns: Mapping[str, Scalar | Carried]
+    needs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Domain:
         for act in self.acts:
             if undeclared := sorted(set(act.columns) - set(self.column_types)):
                 raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared columns: {', '.join(undeclared)}")
+            if act.needs is not None and types.get(act.needs) != "int64":
+                raise ValueError(f"domain {self.name}: act {act.one!r} needs {act.needs}, which is no int64 feature")
         if unknown := sorted(set(self.said) - set(names)):
             raise ValueError(f"domain {self.name}: words for what is no feature: {', '.join(unknown)}")
         for path, kind in (added for step in self.enrich for added in step.adds.items()):

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from feature_repo.settings import SOURCE, Settings
-from feature_repo.workers import READY
+from feature_repo.stream.workers import READY
 
 REDIS = "redis://127.0.0.1:6379/0"
 BROKERS = {

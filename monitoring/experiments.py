@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from feature_repo import domains
+from feature_repo.contract.feedback import VIEWED
 from feature_repo.domain import Domain
-from feature_repo.feedback import VIEWED
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 from monitoring import comparison, covariates, exposures

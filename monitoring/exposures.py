@@ -7,10 +7,10 @@ import ibis
 import pandas as pd
 
 from feature_repo import domains
-from feature_repo.feedback import VIEWED
-from feature_repo.history import END, history, typed
-from feature_repo.lake import Lake
-from feature_repo.program import Program
+from feature_repo.contract.feedback import VIEWED
+from feature_repo.features.history import END, history, typed
+from feature_repo.features.program import Program
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import Column
 

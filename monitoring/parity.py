@@ -22,8 +22,8 @@ from rich.table import Table
 
 from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.lake import Lake
-from feature_repo.log_to_lake import drain
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import Settings, now_us
 from monitoring.diagnosis import MOST, Diagnosis, diagnose, equal, same, suspects
 from monitoring.recompute import Question, Recomputed

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Self
 import ibis
 import pyarrow as pa
 
-from feature_repo.as_of import ASKED, as_of
 from feature_repo.domain import Domain
-from feature_repo.elapsed import elapsed_seconds
-from feature_repo.history import typed
-from feature_repo.lake import Lake
-from feature_repo.lake_sql import SCHEMA, SENDER
-from feature_repo.program import Program
+from feature_repo.features.as_of import ASKED, as_of
+from feature_repo.features.elapsed import elapsed_seconds
+from feature_repo.features.history import typed
+from feature_repo.features.program import Program
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import SCHEMA, SENDER
 
 EVENTS_AT_ONCE = 400_000
 """Events of the worlds that are computed together."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 

@@ -87,7 +87,7 @@ def newest(settings: Settings) -> int:
     """
     import ibis
 
-    from feature_repo.lake import Lake
+    from feature_repo.lake.lake import Lake
 
     events = Lake(settings.lake).events(ibis.duckdb.connect())
     last = events.aggregate(ts=events.ts_us.max(), received=events.received_us.max()).to_pyarrow().to_pylist()[0]

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.domains.saas.experiment import TEMPLATES
-from feature_repo.log_to_lake import ingest
+from feature_repo.lake.log_to_lake import ingest
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
 from monitoring import distributed
@@ -108,8 +108,8 @@ def _now(run_: Run) -> int:
 
 
 def _features(run_: Run) -> None:
-    from feature_repo.backfill import backfill
-    from feature_repo.materialize import materialize
+    from feature_repo.feature_store.backfill import backfill
+    from feature_repo.feature_store.materialize import materialize
 
     with run_.step("features"):
         filled = backfill(run_.settings)

@@ -179,10 +179,10 @@ def erase(user_id: str, domain: str) -> None:
     """
     import msgspec
 
-    from feature_repo.embedded import Embedded
-    from feature_repo.erasure import KnownError
-    from feature_repo.quarantine import Quarantine
+    from feature_repo.erasing.erasure import KnownError
+    from feature_repo.lake.quarantine import Quarantine
     from feature_repo.storage import BusyError
+    from feature_repo.stream.embedded import Embedded
     from serving.erasing import Erasing
 
     settings = Settings(domain=domain)
@@ -210,8 +210,8 @@ def export(user_id: str, domain: str) -> None:
     """
     import msgspec
 
-    from feature_repo.erasure import KnownError
-    from feature_repo.tombstones import Tombstones
+    from feature_repo.erasing.erasure import KnownError
+    from feature_repo.erasing.tombstones import Tombstones
     from serving.consent import Consent
     from serving.users import MOST, Users
 

@@ -5,7 +5,7 @@ What was collected before stays until it is erased: that is another wish (see er
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import closing
 from pathlib import Path
 
@@ -23,17 +23,21 @@ class Consent:
         self._out: set[str] = set()
         self._read_at = 0
 
-    def opted_out(self, *senders: str) -> bool:
-        """Whether one of these has opted out, here or in another process."""
+    def opted_out(self, sender: str) -> bool:
+        """Whether somebody has opted out, here or in another process."""
+        return sender in self.out()
+
+    def out(self) -> Set[str]:
+        """All who have opted out by now, here or in another process."""
         try:
             at = self._file.stat().st_mtime_ns
         except FileNotFoundError:
-            return False
+            return frozenset()
         if at != self._read_at:
             with self._lock, self._open() as db:
                 self._out = _recorded(db)
             self._read_at = at
-        return not self._out.isdisjoint(senders)
+        return self._out
 
     def opt_out(self, senders: Iterable[str], now_us: int) -> None:
         """Record durably that these are one person who has opted out."""

@@ -19,9 +19,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
@@ -66,15 +66,25 @@ OF_THE_PERSON = ("features", "situation")
 """What a decision was made from."""
 DOCUMENTS = ("features", "dropped", "variants", "situation")
 """The columns that hold JSON."""
+Where = Sequence[tuple[str, str, Any]]
+"""Column, operator and value: all must hold; as `filters` of pyarrow.parquet.read_table."""
 
 
 def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """All decisions in a log, also while it is written: a file may be replaced at any moment, so it is opened once."""
-    tables = [SCHEMA.empty_table().select(list(columns or SCHEMA.names))]
+    """All decisions in a log, also while it is written."""
+    none = SCHEMA.empty_table().select(list(columns or SCHEMA.names))
+    found = [none, *tables(folder, columns)]
+    return pa.concat_tables(found, promote_options="default")  # a log that an earlier version began has fewer columns
+
+
+def tables(folder: Path, columns: list[str] | None = None, where: Where | None = None) -> Iterator[pa.Table]:
+    """The decisions in a log, those of `where` only, file by file, also while it is written.
+
+    A file may be replaced at any moment, and pyarrow opens a path more than once: so it gets an open file.
+    """
     for path in sorted(folder.glob("*.parquet")):
         with path.open("rb") as file:
-            tables.append(pq.read_table(file, columns=columns))
-    return pa.concat_tables(tables, promote_options="default")  # a log that an earlier version began has fewer columns
+            yield pq.read_table(file, columns=columns, filters=where)
 
 
 def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from feature_repo.settings import now_us
+from feature_repo.stream.slow_lane import TakesLong
 from serving.consent import Consent
 from serving.decide import Asked, Model, Placed, Receipt, Situation, Snapshot, Unavailable, decide, decision_id
 from serving.decision_log import DecisionLog
@@ -22,7 +23,8 @@ from serving.metrics import Metrics
 from serving.models import Champion
 from serving.playbook import Playbook
 from serving.schema import Decision, DroppedElement, ModelRef, Variant
-from serving.segments.keeper import Keeper, Person
+from serving.segments.keeper import Keeper
+from serving.segments.person import Behind, Person
 from serving.times import rfc3339
 from serving.why.contributions import of_decision, strongest
 from serving.why.explanation import Explainer
@@ -70,8 +72,12 @@ class Reader(Protocol):
         """Whether the row is no longer in force at `now_us`: a window of it ended with no new event."""
         ...
 
-    def in_force(self, rows: dict[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
-        """For people whose online row has ended: the rows in force now."""
+    def in_force(self, rows: dict[str, Snapshot], now_us: int, patient: bool = True) -> dict[str, Snapshot | None]:
+        """For people whose online row has ended: the rows in force now; None: nobody by themselves any more.
+
+        Raises:
+            TakesLong: whoever asks is not patient, and the rows of some of them take long to compute.
+        """
         ...
 
 
@@ -103,6 +109,7 @@ class Engine:
         self._paused = paused
         self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
+        self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="features, slow lane")
 
     async def decide(self, user_id: str, explain: bool = False, after: str | None = None) -> Decision:
         """The decision for one person, now. after: a message of theirs that it has to know."""
@@ -113,16 +120,20 @@ class Engine:
         return self._answer(user_id, at, found, person, explain, stale)
 
     async def decide_many(self, user_ids: Sequence[str], explain: bool = False) -> list[Decision]:
-        """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people."""
+        """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people.
+
+        Who is named more than once is read once, as their row may be written between two readings.
+        """
         stale = await self._settled(user_ids)
         at, found, answers = self._clock(), list[Found](), list[Decision]()
-        for start in range(0, len(user_ids), CHUNK):
-            found += await self._read(user_ids[start : start + CHUNK], at)
+        persons = list(dict.fromkeys(user_ids))
+        for start in range(0, len(persons), CHUNK):
+            found += await self._read(persons[start : start + CHUNK], at)
             await asyncio.sleep(0)
-        found = list(await self._renew(user_ids, found, at))
+        rows = dict(zip(persons, await self._renew(persons, found, at), strict=True))
         for start in range(0, len(user_ids), CHUNK):
-            for user, row in zip(user_ids[start : start + CHUNK], found[start : start + CHUNK], strict=True):
-                answers.append(self._answer(user, at, *await self._follow(user, row, at), explain, stale))
+            for user in user_ids[start : start + CHUNK]:
+                answers.append(self._answer(user, at, *await self._follow(user, rows[user], at), explain, stale))
                 if explain:  # which takes milliseconds
                     await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -151,7 +162,8 @@ class Engine:
     def close(self) -> None:
         """Stop the threads; the log is written to its end."""
         self.champion.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._slow_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
         if self.keeper:
             self.keeper.close()
         if self.log:
@@ -184,6 +196,8 @@ class Engine:
             return found, person
         try:
             return found, await self._in_thread(self._timeout_s, self.keeper.follow, user_id, found, at)
+        except Behind as behind:
+            return msgspec.structs.replace(found, note=f"{UNFOLLOWED} in full ({behind})"), behind.person
         except Exception as e:
             _log.warning("the history cannot be read: %s", _words(e))
             return msgspec.structs.replace(found, note=f"{UNFOLLOWED} ({_words(e)})"), None
@@ -248,19 +262,34 @@ class Engine:
         ended = {u: r for u, r in rows.items() if self.reader.ended(r, at) or r.event_us > at}
         if not ended:
             return found
-        patience_s = self._timeout_s * (1 + len(ended) / CHUNK)
-        try:
-            renewed = await self._in_thread(patience_s, self.reader.in_force, ended, at)
-        except Exception as e:
-            _log.warning("the offline feature rows cannot be read: %s", _words(e))
-            renewed = {u: _noted(r, _words(e)) for u, r in ended.items() if r.values}
+        renewed = await self._in_force(ended, at)
         why = "there are no offline rows"
         renewed |= {u: _noted(r, why) for u, r in ended.items() if u not in renewed and r.values}
         return [renewed.get(u, None if u in ended else r) for u, r in zip(user_ids, found, strict=True)]
 
-    async def _in_thread(self, patience_s: float, read: Callable[..., T], *arguments: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(loop.run_in_executor(self._threads, read, *arguments), patience_s)
+    async def _in_force(self, ended: dict[str, Snapshot], at: int, patient: bool = False) -> dict[str, Snapshot | None]:
+        """The rows in force at `at`, or the ended ones with a note of what went wrong.
+
+        People whose rows take long have a thread to themselves: nobody else's decision waits for one.
+        """
+        threads = self._slow_thread if patient else self._threads
+        patience_s = self._timeout_s * (1 + len(ended) / CHUNK)
+        try:
+            return await self._in_thread(patience_s, self.reader.in_force, ended, at, patient, threads=threads)
+        except TakesLong as e:
+            long = {u: r for u, r in ended.items() if u in e.persons}
+            others = {u: r for u, r in ended.items() if u not in long}
+            found = await self._in_force(others, at) if others else {}
+            return found | await self._in_force(long, at, patient=True)
+        except Exception as e:
+            _log.warning("the rows in force cannot be read: %s", _words(e))
+            return {u: _noted(r, _words(e)) for u, r in ended.items() if r.values}
+
+    async def _in_thread(
+        self, patience_s: float, read: Callable[..., T], *arguments: Any, threads: ThreadPoolExecutor | None = None
+    ) -> T:
+        reading = asyncio.get_running_loop().run_in_executor(threads or self._threads, read, *arguments)
+        return await asyncio.wait_for(reading, patience_s)
 
 
 def _noted(row: Snapshot, why: str) -> Snapshot:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from feature_repo import erasure
-from feature_repo.erasure import Plan
-from feature_repo.events import ANONYMOUS
-from feature_repo.live import Live
-from feature_repo.log_to_lake import drain
+from feature_repo.contract.events import ANONYMOUS
+from feature_repo.erasing import erasure
+from feature_repo.erasing.erasure import Plan
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import now_us
+from feature_repo.stream.live import Live
 from feature_repo.vocabulary import DAY, MINUTE, SECOND
 from serving import decision_log, leftovers
 from serving.decision_log import DecisionLog

@@ -20,15 +20,15 @@ from typing import Any
 import msgspec
 
 from feature_repo.domain import Domain
-from feature_repo.elapsed import elapsed_seconds
-from feature_repo.live import Live
+from feature_repo.features.elapsed import elapsed_seconds
 from feature_repo.settings import Settings
+from feature_repo.stream.live import Live
 from serving.decide import Snapshot
 from serving.offline import OfflineRows
 from serving.values import Value
 
 VALID_UNTIL, APPLIED = "valid_until_us", "applied_position"
-"""The columns of the offline rows and fields of the view that feature_repo.definitions calls so."""
+"""The columns of the offline rows and fields of the view that feature_repo.feature_store.definitions calls so."""
 RETRY_S = 5.0
 REMEMBERED = 5_000
 """People whose row in force is kept in memory, of those whose online row has ended."""
@@ -118,25 +118,31 @@ class Reader:
         """Whether a window of the row has ended by `now_us` with no new event."""
         return row.valid_until_us is not None and row.valid_until_us <= now_us
 
-    def in_force(self, rows: Mapping[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
-        """The rows in force at `now_us` of people whose online row has ended, except those without an offline row.
+    def in_force(self, rows: Mapping[str, Snapshot], now_us: int, patient: bool = True) -> dict[str, Snapshot | None]:
+        """The rows in force at `now_us` of people whose online row has ended, except those of whom it cannot be told.
+
+        None: nobody by themselves any more: an anonymous person who became known.
 
         Raises:
             OSError: the offline rows cannot be read.
+            TakesLong: whoever asks is not patient, and the rows of some of them take long to compute.
         """
-        renewed = self._computed(list(rows), now_us) if self._live else {}
-        left = {u: r.event_us for u, r in rows.items() if u not in renewed}
+        renewed = self._computed(list(rows), now_us, patient) if self._live else {}
+        left = {u: r.event_us - 1 for u, r in rows.items() if u not in renewed}
         found = self._offline.in_force(left, now_us) if left else {}
         for user, (values, event_us, position) in found.items():
             fresh = Snapshot(values, event_us, position, _integer(values.pop(VALID_UNTIL)))
-            self._remember(user, rows[user], fresh)
-            renewed[user] = with_elapsed(self._domain, fresh, now_us)
+            if self.ended(fresh, now_us):  # what ends without a successor is an anonymous person who became known
+                renewed[user] = None
+            elif event_us > rows[user].event_us:
+                self._remember(user, rows[user], fresh)
+                renewed[user] = with_elapsed(self._domain, fresh, now_us)
         return renewed
 
-    def _computed(self, users: list[str], now_us: int) -> dict[str, Snapshot]:
+    def _computed(self, users: list[str], now_us: int, patient: bool) -> dict[str, Snapshot | None]:
         assert self._live is not None
-        found, position = self._live.rows(users, now_us)
-        renewed = {}
+        found, position = self._live.rows(users, now_us, patient)
+        renewed = dict[str, Snapshot | None]()
         for row in found.to_pylist():
             user, event_us, until = row.pop("user_id"), row.pop("ts_us"), row.pop(VALID_UNTIL)
             renewed[user] = with_elapsed(self._domain, Snapshot(row, event_us, position, until), now_us)
@@ -185,9 +191,9 @@ class OnlineFeatures:
         """
         from feast.infra.online_stores.helpers import get_online_store_from_config
 
-        from feature_repo.definitions import view_name
-        from feature_repo.online import microseconds
-        from feature_repo.store import entity_keys, feature_store
+        from feature_repo.feature_store.definitions import view_name
+        from feature_repo.feature_store.online import microseconds
+        from feature_repo.feature_store.store import entity_keys, feature_store
 
         store = feature_store(settings, lineage=False)
         self._config = store.config

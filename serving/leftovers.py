@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from feature_repo.erasure import Plan
+from feature_repo.erasing.erasure import Plan
+from feature_repo.erasing.tombstones import mentions
 from feature_repo.settings import Settings
-from feature_repo.tombstones import mentions
 
 SURE = 6
 """From so many characters on, a value counts as the person's inside other words too, as in a page's escaped data."""

@@ -2,15 +2,16 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class Metrics:
-    """Counts of one process since it started."""
+    """Counts of one process since it started. asked: further gauges, by name, asked when they are to be told."""
 
     def __init__(self) -> None:
+        self.asked: dict[str, Callable[[], float]] = {}
         self.decisions: Counter[str] = Counter()
         self.responses: Counter[tuple[str, int]] = Counter()
         self._seconds = [0] * (len(BUCKETS_S) + 1)
@@ -35,7 +36,7 @@ class Metrics:
             f'firstmile_responses_total{{path="{p}",status="{s}"}} {n}' for (p, s), n in sorted(self.responses.items())
         ]
         lines += ["# TYPE firstmile_response_seconds histogram", *self._histogram()]
-        for name, value in gauges.items():
+        for name, value in {**gauges, **{name: ask() for name, ask in self.asked.items()}}.items():
             lines += [f"# TYPE firstmile_{name} gauge", f"firstmile_{name} {value:g}"]
         return "\n".join(lines) + "\n"
 

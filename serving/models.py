@@ -32,11 +32,12 @@ class Champion:
         version: Callable[[], int | None],
         load: Callable[[int], Model],
         poll_s: float | None = POLL_S,
-        fits: Callable[[Model], None] = lambda _: None,
+        fits: Callable[[Model], str | None] = lambda _: None,
     ) -> None:
         """version: which model is the champion now (None: there is none yet). poll_s: None to ask once only.
 
-        fits: raises ModelFault for a model that the rest of the service cannot work with.
+        fits: raises ModelFault for a model that the rest of the service cannot work with; gives what to say of one that
+        it can work with, where there is something.
         """
         self.model: Model | None = None
         self.error: str | None = None
@@ -72,7 +73,7 @@ class Champion:
                 self.error = None
                 return False
             model = self._load(version)
-            self.fits(model)
+            remark = self.fits(model)
             warm_up(model)
         except Exception as e:  # the registry is another system: whatever it does, the old champion goes on
             self._note(f"{type(e).__name__}: {e}")
@@ -80,6 +81,8 @@ class Champion:
         self.model, self.error = model, None
         self.swaps += 1
         _log.info("champion: %s version %s, feature service %s", model.name, model.version, model.feature_service)
+        if remark:
+            _log.warning("champion: %s", remark)
         return True
 
     def _note(self, error: str) -> None:

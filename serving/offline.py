@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.lake_sql import sender_bucket
+from feature_repo.lake.lake_sql import sender_bucket
 from serving.decide import Value
 
 BOOKMARK = "backfill.json"

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import pyarrow.parquet as pq
 
 from feature_repo.settings import Settings
+from serving import decision_log
 from serving.decide import Asked, Model, Receipt, Situation, Snapshot, Unavailable, decide
-from serving.decision_log import SCHEMA
 from serving.experiments.assign import Assigned
 from serving.playbook import Playbook, Shelf
 from serving.policy import Dropped
@@ -198,20 +197,14 @@ def replayer(settings: Settings) -> Replayer:
 def rows(folder: Path, ids: Collection[str] | None = None) -> Iterator[Row]:
     """The rows of a decision log, also while it is written; of these ids only, or of all."""
     chosen = None if ids is None else [("decision_id", "in", list(ids))]
-    for path in sorted(folder.glob("*.parquet")):
-        with path.open("rb") as file:
-            table = pq.read_table(file, filters=chosen)
+    for table in decision_log.tables(folder, where=chosen):
         for batch in table.to_batches(max_chunksize=BATCH):
             yield from batch.to_pylist()
 
 
 def ids(folder: Path) -> list[str]:
     """The ids of all decisions in a log, in the order in which they were made."""
-    found: list[str] = []
-    for path in folder.glob("*.parquet"):
-        with path.open("rb") as file:
-            found += pq.read_table(file, columns=[SCHEMA.names[0]]).column(0).to_pylist()
-    return sorted(found)
+    return sorted(decision_log.read(folder, ["decision_id"])["decision_id"].to_pylist())
 
 
 def sample(every: list[str], size: int, seed: int = 0) -> list[str]:

@@ -17,6 +17,7 @@ import click
 from bentoml.exceptions import BentoMLException
 
 from feature_repo.settings import SOURCE
+from feature_repo.stream.garbage import spare_what_is_there
 from serving import bento, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
@@ -81,6 +82,7 @@ class Firstmile:
             before_end(app.channels.hub.close)
         app.users = wiring.users(settings, self.live, app.door, app.engine)
         app.declared = Declared(settings, app.engine.playbook)
+        spare_what_is_there()
 
     @bentoml.on_deployment
     @staticmethod

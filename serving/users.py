@@ -8,20 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
-import pyarrow.parquet as pq
 from msgspec import Meta
 
-from feature_repo import domains, erasure, held
-from feature_repo.erasure import KnownError
-from feature_repo.events import ANONYMOUS
-from feature_repo.log_to_lake import drain
+from feature_repo import domains
+from feature_repo.contract.events import ANONYMOUS
+from feature_repo.erasing import erasure
+from feature_repo.erasing.erasure import KnownError
+from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.lake import held
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import Settings, now_us
-from feature_repo.tombstones import Tombstones
+from serving import decision_log
 from serving.asgi import Answer, Refused
 from serving.collect.request import parameters
 from serving.consent import Consent
 from serving.decide import Model
-from serving.decision_log import SCHEMA
 from serving.erasing import Erasing
 from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
 from serving.schema import DroppedElement
@@ -244,11 +245,8 @@ class Users:
 
     def _decisions(self, persons: list[str]) -> list[dict[str, Any]]:
         """All decisions about somebody, the oldest first."""
-        found: list[dict[str, Any]] = []
-        for path in sorted(self._settings.decisions.glob("*.parquet")):
-            table = pq.read_table(path, columns=SCHEMA.names, filters=[("user_id", "in", persons)], partitioning=None)
-            found += table.to_pylist()
-        return sorted(found, key=lambda d: str(d["decision_id"]))
+        theirs = decision_log.tables(self._settings.decisions, where=[("user_id", "in", persons)])
+        return sorted((row for table in theirs for row in table.to_pylist()), key=lambda d: str(d["decision_id"]))
 
 
 def _event(row: dict[str, Any]) -> HeldEvent:

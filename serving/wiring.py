@@ -3,17 +3,18 @@
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
-from feature_repo.live import Live, open_live
-from feature_repo.personal import Personal
-from feature_repo.quarantine import Quarantine
+from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.lake.quarantine import Quarantine
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
-from feature_repo.tombstones import Tombstones
+from feature_repo.stream.live import Live, open_live
+from feature_repo.stream.personal import Personal
 from serving import playbook
 from serving.collect.door import Door
 from serving.consent import Consent
@@ -113,7 +114,8 @@ def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holde
         found = score(with_elapsed(domain, Snapshot(values, at_us), at_us).values, holder.model, domain.label)
         return {"score": found.score, "engagement": found.engagement, "persona": found.persona}
 
-    return Keeper(Personal(settings, live.history), journal, eras, book.policy.boundaries.session_gap_us, scored)
+    reader = partial(Personal, settings, live.history)
+    return Keeper(reader, journal, eras, book.policy.boundaries.session_gap_us, scored)
 
 
 def announcer(settings: Settings, engine: Engine, live: Live) -> Announcer | None:
@@ -126,6 +128,7 @@ def announcer(settings: Settings, engine: Engine, live: Live) -> Announcer | Non
     consent = engine.consent or Consent(settings.state)
     found = Announcer(engine.keeper, reader, model, engine.playbook, consent.opted_out)
     live.on_written(found.touch)
+    engine.metrics.asked["segments_waiting"] = lambda: found.waiting
     return found.start()
 
 
@@ -135,8 +138,10 @@ def channels(settings: Settings, engine: Engine, announcer: Announcer) -> Channe
     return running.start(settings, engine.keeper.journal, announcer)
 
 
-def fits(model: Model, reader: Reader, book: Playbook) -> None:
+def fits(model: Model, reader: Reader, book: Playbook) -> str | None:
     """Whether the service can work with a model, asked before it is put in place.
+
+    Gives what to say of a persona that the rules read and the model does not know: their names come and go with models.
 
     Raises:
         ModelFault: it needs a feature that the online store does not hold, or has a segment without a journey.
@@ -146,6 +151,10 @@ def fits(model: Model, reader: Reader, book: Playbook) -> None:
         raise ModelFault(f"{who} needs {', '.join(lacking)}, which the feature view does not hold: run `make apply`")
     if strange := [s for s in model.segments if s not in book.policy.segments]:
         raise ModelFault(f"{who} has segment {', '.join(strange)}, for which the policy has no journey")
+    if nobody := [p for p in book.rules.personas if p not in model.personas]:
+        known = ", ".join(model.personas) or "none"
+        return f"the rules read persona {', '.join(nobody)}, in which nobody is: {who} knows {known}"
+    return None
 
 
 def door(settings: Settings, live: Live, consent: Consent | None = None) -> Door:

@@ -67,7 +67,7 @@ def with_features(settings: Settings, observed: pd.DataFrame, version: int | Non
     Raises:
         ValueError: the feature service does not give a feature that the domain declares for it.
     """
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     domain = domains.load(settings.domain)
     return features_of(feature_store(settings, lineage=False), domain, observed, version)

@@ -164,7 +164,7 @@ def serves(settings: Settings, model: EngagementModel) -> Check:
     """The feature service exists and gives every feature that the model was trained on."""
     from feast.errors import FeatureServiceNotFoundException
 
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     try:
         service = feature_store(settings, lineage=False).get_feature_service(model.feature_service)

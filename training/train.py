@@ -53,7 +53,7 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
         ValueError: the history is too short for a holdout in time.
         LeakageError: a feature knows the future.
     """
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     began = time.monotonic()
     domain, store = domains.load(settings.domain), feature_store(settings)

@@ -10,7 +10,7 @@ from feature_repo.enrichment.sources import CLICK_IDS, MEDIUMS, PAID, SOURCES, C
 from feature_repo.enrichment.step import added
 
 if TYPE_CHECKING:
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 LONGEST = 2_048
 """Characters of an address that are looked at."""

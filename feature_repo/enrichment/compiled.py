@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from feature_repo.contract.events import Event
 from feature_repo.domain import Domain
 from feature_repo.enrichment.http_join import JoinError, Source
-from feature_repo.events import Event
 
 AT_ONCE = 100
 """Events that are enriched without letting other work of the loop in between."""

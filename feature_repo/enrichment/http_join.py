@@ -16,7 +16,7 @@ from feature_repo.vocabulary import Column
 if TYPE_CHECKING:
     import httpx
 
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 MOST_BYTES = 64 * 1024
 """Of an answer."""

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from feature_repo.enrichment.step import added
 
 if TYPE_CHECKING:
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 PARTS = ("night", "morning", "afternoon", "evening")
 """Six hours each, from midnight on, as of the built-in column `part_of_day`."""

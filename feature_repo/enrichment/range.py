@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from feature_repo.enrichment.step import reader
 
 if TYPE_CHECKING:
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 FLAGS = "flags"
 

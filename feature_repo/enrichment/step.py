@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from feature_repo.vocabulary import Column
 
 if TYPE_CHECKING:
+    from feature_repo.contract.events import Event
     from feature_repo.enrichment.http_join import Source
-    from feature_repo.events import Event
 
 Path = tuple[str, ...]
 Added = Mapping[Path, Any]

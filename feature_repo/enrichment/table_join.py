@@ -15,7 +15,7 @@ from feature_repo.enrichment.step import Added, added, adding, key_of, reader, w
 from feature_repo.vocabulary import Column
 
 if TYPE_CHECKING:
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 ARROW = {"string": pa.string(), "int64": pa.int64(), "boolean": pa.bool_()}
 PLAIN = (

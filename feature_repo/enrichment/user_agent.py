@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feature_repo.enrichment.step import Added, added
 
 if TYPE_CHECKING:
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
 
 LONGEST = 512
 """Characters of a user agent that are looked at."""

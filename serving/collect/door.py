@@ -7,18 +7,18 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
+from feature_repo.contract.events import ANONYMOUS, MAX_MESSAGE_ID, Event, Refusal, parse
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
-from feature_repo.event_log import Busy, shard_key
-from feature_repo.events import ANONYMOUS, MAX_MESSAGE_ID, Event, Refusal, parse
-from feature_repo.quarantine import Quarantine, Quarantined
-from feature_repo.tombstones import ERASED, TOLD, Tombstones
+from feature_repo.erasing.tombstones import ERASED, TOLD, Tombstones
+from feature_repo.lake.quarantine import Quarantine, Quarantined
+from feature_repo.log.event_log import Busy, shard_key
 from serving.asgi import Refused
 from serving.collect.request import decoded, one
 from serving.consent import Consent
@@ -147,17 +147,18 @@ class Door:
     async def _judge(self, raws: Sequence[bytes], received_us: int) -> list[Judged]:
         judged = list[Judged]()
         for start in range(0, len(raws), AT_ONCE):
-            judged += [self._judge_one(raw, received_us) for raw in raws[start : start + AT_ONCE]]
+            out = self._consent.out() if self._consent else frozenset()
+            judged += [self._judge_one(raw, received_us, out) for raw in raws[start : start + AT_ONCE]]
             if start + AT_ONCE < len(raws):
                 await asyncio.sleep(0)
         return judged
 
-    def _judge_one(self, raw: bytes, received_us: int) -> Judged:
+    def _judge_one(self, raw: bytes, received_us: int, opted_out: Set[str]) -> Judged:
         event = parse(raw, self._domain, received_us)
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         if context.get("optOut") is True:
             return DECLINED
-        if self._consent is not None and self._consent.opted_out(*_senders(event if isinstance(event, Event) else raw)):
+        if opted_out and not opted_out.isdisjoint(_senders(event if isinstance(event, Event) else raw)):
             return NO_CONSENT
         return GONE if self._gone(event if isinstance(event, Event) else raw) else event
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from feature_repo.quarantine import Quarantined
-from feature_repo.tombstones import ERASED
+from feature_repo.erasing.tombstones import ERASED
+from feature_repo.lake.quarantine import Quarantined
 from serving.asgi import Answer, Refused
 from serving.collect.door import OPTED_OUT, Door
 from serving.collect.request import parameters

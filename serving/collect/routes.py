@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import msgspec
 from msgspec.structs import replace
 
-from feature_repo.event_log import Busy
+from feature_repo.log.event_log import Busy
 from feature_repo.settings import now_us
 from serving.asgi import HANG_UP, Answer, Header, Receive, Refused, Scope, answer_of, read_body, started
 from serving.auth import WRITE, Keys, is_loopback

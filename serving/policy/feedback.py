@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from feature_repo.feedback import ABOUT_ELEMENTS, CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
-from feature_repo.history_store import Row
+from feature_repo.contract.feedback import ABOUT_ELEMENTS, CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import DAY
 
 

@@ -1,7 +1,10 @@
-"""Conditions compiled to closures, once: whether one holds, when it may change with time alone, and why, in words."""
+"""Conditions compiled to Python, once: whether one holds, when it may change with time alone, and why, in words.
 
-import operator
-from collections.abc import Callable, Mapping
+What holds, and which of many rules may move at all, is generated source: one function over all rules costs a fraction
+of a call for each. All that enters it is the repr of the numbers, strings and booleans of a rule.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any as Anything
 
@@ -21,6 +24,7 @@ from serving.rules.conditions import (
     Persona,
     Score,
     TimeIn,
+    atoms,
     duration,
     words,
 )
@@ -32,93 +36,91 @@ Due = Callable[[Scene], int | None]
 
 A change of another segment is not foreseen here: that segment foresees it itself.
 """
-OPERATORS: Mapping[str, Callable[[Anything, Anything], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-FROM_THRESHOLD = (">=", "<")
-"""Operators on a passing time that change at the threshold itself; the others change 1 µs after it."""
+Awake = Callable[[Scene], list[int]]
+
+
+def _crossed(op: str, us: int) -> int:
+    """How long (µs) after a time began the comparison of what has passed since changes: `>` and `<=` 1 µs later."""
+    return us + (op in (">", "<="))
 
 
 @lru_cache(maxsize=16_384)
 def test(condition: Condition) -> Test:
-    """Whether a condition holds in a scene. Equal conditions share a closure."""
+    """Whether a condition holds in a scene. Equal conditions share a function.
+
+    Raises, when it is called:
+        KeyError: the scene's values lack a feature.
+    """
+    holds: Test = eval(f"lambda s: {_holds(condition)}")
+    return holds
+
+
+def awake(conditions: Sequence[Condition]) -> Awake:
+    """Which of these conditions hold, or may come to hold with time or by another segment alone; by their numbers.
+
+    Those that it leaves out do not hold, and `due` of them is null. It may name some too many, never one too few.
+    """
+    asked = [f"    if {_holds(c)} or {_stirs(c)}: found.append({n})" for n, c in enumerate(conditions)]
+    names: dict[str, Awake] = {}
+    exec("\n".join(["def awake(s):", "    found = []", *asked, "    return found"]), names)
+    return names["awake"]
+
+
+def _holds(condition: Condition) -> str:
+    """The source of `test`, over a scene `s`."""
     match condition:
         case All(parts=parts):
-            return _all([test(p) for p in parts])
+            return f"({' and '.join(map(_holds, parts)) or True})"
         case Any(parts=parts):
-            return _any([test(p) for p in parts])
+            return f"({' or '.join(map(_holds, parts)) or False})"
         case Not(part=part):
-            inner = test(part)
-            return lambda s: not inner(s)
-        case _:
-            return _atom(condition)
-
-
-def _all(tests: list[Test]) -> Test:
-    if len(tests) == 2:
-        first, second = tests
-        return lambda s: first(s) and second(s)
-
-    def every(s: Scene) -> bool:
-        for one in tests:  # noqa: SIM110 (a generator costs more than the tests)
-            if not one(s):
-                return False
-        return True
-
-    return every
-
-
-def _any(tests: list[Test]) -> Test:
-    def some(s: Scene) -> bool:
-        for one in tests:  # noqa: SIM110
-            if one(s):
-                return True
-        return False
-
-    return some
-
-
-def _atom(atom: Atom) -> Test:
-    match atom:
+            return f"(not {_holds(part)})"
         case Compare(feature=name, op=op, value=value):
-            compare = OPERATORS[op]
-            return lambda s: (v := s.values[name]) is not None and compare(v, value)
+            return f"((v := s.values[{name!r}]) is not None and v {op} {value!r})"
         case OneOf(feature=name, values=values):
-            known = frozenset(values)
-            return lambda s: s.values[name] in known
+            return f"(s.values[{name!r}] in {values!r})"
         case Null(feature=name, null=null):
-            return lambda s: (s.values[name] is None) is null
+            return f"((s.values[{name!r}] is None) is {null!r})"
         case Elapsed(of=name, op=op, us=us):
-            compare = OPERATORS[op]
-            return lambda s: (v := s.values[name]) is not None and compare(s.at_us - v, us)  # type: ignore[operator]
+            return f"((v := s.values[{name!r}]) is not None and s.at_us - v {op} {us!r})"
         case TimeIn(segment=name, op=op, us=us):
-            compare = OPERATORS[op]
-            return lambda s: (v := s.held.get(name)) is not None and compare(s.at_us - v, us)
+            return f"((v := s.held.get({name!r})) is not None and s.at_us - v {op} {us!r})"
         case Score(op=op, value=value):
-            compare = OPERATORS[op]
-            return lambda s: s.score is not None and compare(s.score, value)
+            return f"(s.score is not None and s.score {op} {value!r})"
         case Engagement(segment=name):
-            return lambda s: s.engagement == name
+            return f"(s.engagement == {name!r})"
         case Persona(persona=name):
-            return lambda s: s.persona == name
+            return f"(s.persona == {name!r})"
         case In(segment=name):
-            return lambda s: name in s.held
+            return f"({name!r} in s.held)"
         case Never():
-            return lambda s: False
+            return "False"
+
+
+def _stirs(condition: Condition) -> str:
+    """The source of `may come to hold with time or by another segment alone`, of a condition that does not hold."""
+    if any(isinstance(a, In | TimeIn) for a in atoms(condition)):
+        return "True"
+    match condition:
+        case Elapsed(of=name, op=op, us=us):
+            return f"((v := s.values[{name!r}]) is not None and v + {_crossed(op, us)} > s.at_us)"
+        case Not(part=part):
+            return _stirs(part)
+        case All(parts=parts) | Any(parts=parts):
+            moving = [_stirs(p) for p in parts if due(p) is not None]
+            fixed = [_holds(p if isinstance(condition, All) else Not(p)) for p in parts if due(p) is None]
+            return f"({' and '.join([*fixed, '(' + ' or '.join(moving) + ')'])})" if moving else "False"
+        case _:
+            return "False"
 
 
 def due(condition: Condition) -> Due | None:
     """When a condition may change with time alone; None where it never does."""
     match condition:
         case Elapsed(of=name, op=op, us=us):
-            return _crossing(lambda s: s.values[name], us + (op not in FROM_THRESHOLD))
+            return _crossing(lambda s: s.values[name], _crossed(op, us))
         case TimeIn(segment=name, op=op, us=us):
-            return _crossing(lambda s: s.held.get(name), us + (op not in FROM_THRESHOLD))
+            return _crossing(lambda s: s.held.get(name), _crossed(op, us))
         case Not(part=part):
             return due(part)
         case All(parts=parts):

@@ -63,9 +63,9 @@ def step(rules: Rules, state: State, facts: Facts) -> Step:
 def _step(rules: Rules, state: State, scene: Scene) -> Step:
     before, after, held = state.segments, dict[str, Membership](), scene.held
     moves, due = _undeclared(rules, state, scene.at_us), None
-    for plan in rules.plans:
+    for plan in _asked(rules, before, scene):
         was = before.get(plan.name)
-        if was is None and not plan.admit(scene):  # most segments, most of the time
+        if was is None and not plan.admit(scene):
             when = None if plan.admit_due is None else plan.admit_due(scene)
         else:
             now = _admitted(plan, scene) if was is None else _TRANSITIONS[was.phase](plan, was, scene)
@@ -79,8 +79,16 @@ def _step(rules: Rules, state: State, scene: Scene) -> Step:
         if when is not None and (due is None or when < due):
             due = when
     kept = state if after == before else State(after)
-    order = tuple(n for n in rules.segments if n in held) if held else ()
+    order = tuple(sorted(held, key=rules.rank.__getitem__))
     return Step(kept, order, tuple(sorted(moves, key=lambda m: m.entered)) if len(moves) > 1 else tuple(moves), due)
+
+
+def _asked(rules: Rules, before: Mapping[str, Membership], scene: Scene) -> Iterable[Plan]:
+    """The plans of which anything is to be said: most segments, most of the time, somebody is out of and stays so."""
+    numbers = rules.awake(scene)
+    if before:
+        numbers = sorted({*numbers, *(rules.place[name] for name in before if name in rules.place)})
+    return map(rules.plans.__getitem__, numbers)
 
 
 def _undeclared(rules: Rules, state: State, at_us: int) -> list[Move]:

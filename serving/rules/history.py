@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.domain import Domain
-from feature_repo.elapsed import elapsed_seconds
+from feature_repo.features.elapsed import elapsed_seconds
 from serving.decide import Model, scored
 from serving.rules.fold import Judge, Row, fold, unjudged
 from serving.rules.guard import Life
@@ -22,6 +22,7 @@ from serving.rules.ruleset import Rules
 from serving.values import Value
 
 ORDER = ["user_id", "event_timestamp", "created"]
+END = "valid_until_us"
 
 
 class NoHistoryError(LookupError):
@@ -57,11 +58,12 @@ class History:
     ) -> Iterator[tuple[str, list[Row]]]:
         """Each person with the change points. only: these people. done: told how many files of how many were read.
 
-        Rows of equal values are one; of several rows of one moment the last one written counts.
+        Rows of equal values are one; of several rows of one moment the last one written counts. An anonymous person who
+        became known ends there: then the last row ends.
         """
         files = self.files
         for number, file in enumerate(files, 1):
-            table = pq.read_table(file, columns=[*ORDER, *self.columns]).sort_by([(c, "ascending") for c in ORDER])
+            table = pq.read_table(file, columns=[*ORDER, END, *self.columns]).sort_by([(c, "ascending") for c in ORDER])
             yield from self._of_file(table, only)
             done(number, len(files))
 
@@ -69,34 +71,41 @@ class History:
         users = table["user_id"].to_pylist()
         moments = table["event_timestamp"].cast(pa.int64()).to_pylist()
         values = table.select(self.columns).to_pylist() if self.columns else [{} for _ in users]
+        ends = table[END].to_pylist()
         begin = 0
         while begin < len(users):
             end = begin
             while end < len(users) and users[end] == users[begin]:
                 end += 1
             if only is None or users[begin] in only:
-                yield users[begin], _rows(moments[begin:end], values[begin:end])
+                yield users[begin], _rows(moments[begin:end], values[begin:end], ends[end - 1])
             begin = end
 
 
-def _rows(moments: Sequence[int], values: Sequence[Mapping[str, Value]]) -> list[Row]:
-    """Change points, each until the next: where something changed."""
+def _rows(moments: Sequence[int], values: Sequence[Mapping[str, Value]], end_us: int | None) -> list[Row]:
+    """Change points, each until the next, the last one until `end_us`: where something changed."""
     points: dict[int, Mapping[str, Value]] = dict(zip(moments, values, strict=True))
     changes: list[tuple[int, Mapping[str, Value]]] = []
     for at, row in points.items():
         if not changes or changes[-1][1] != row:
             changes.append((at, row))
     ends = [at for at, _ in changes[1:]]
-    return [(at, row, until) for (at, row), until in zip(changes, [*ends, None], strict=True)]
+    return [(at, row, until) for (at, row), until in zip(changes, [*ends, end_us], strict=True)]
 
 
 def _hash(user: str) -> bytes:
     return hashlib.blake2b(user.encode(), digest_size=8).digest()
 
 
+def there(rows: Sequence[Row], at_us: int) -> bool:
+    """Whether this is somebody at `at_us`: seen by then, and not an anonymous person who has become known."""
+    end_us = rows[-1][2] if rows else None
+    return bool(rows) and rows[0][0] <= at_us and (end_us is None or end_us > at_us)
+
+
 def lived(rules: Rules, user: str, rows: Sequence[Row], at_us: int, judge: Judge = unjudged) -> Life | None:
-    """A person's life under rules, up to `at_us`; None: nobody had seen this person by then."""
-    if not rows or rows[0][0] > at_us:
+    """A person's life under rules, up to `at_us`; None: there was no such person then."""
+    if not there(rows, at_us):
         return None
     folded = fold(rules, rows, at_us, judge=judge)
     held = folded.state.held

@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 
 import msgspec
 
-from serving.rules.compiled import Due, Test, due, test
+from serving.rules.compiled import Due, Test, awake, due, test
 from serving.rules.conditions import (
     All,
     Condition,
@@ -90,9 +90,13 @@ class Rules:
     """The rule segments of a domain. Immutable; equal content behaves equally, whatever the file looked like.
 
     content: canonical JSON, from which `from_content` makes the same rules. version: 12 hex digits of its SHA-256.
-    segments: names, highest priority first, then by name. needs: the stored features that are read, sorted.
+    segments: names, highest priority first, then by name; rank: the number of each in them. needs: the stored features
+    that are read, sorted.
     uses_score: whether the model's score, its segment or a persona is read: else what holds is a function of the
-    feature rows alone; scored: the segments for which that is so, by what they read or what excludes them.
+    feature rows alone; personas: those that are read, sorted; scored: the segments for which that is so, by what they
+    read or what excludes them.
+    plans: each after all that it reads and is excluded by; place: the number of each in them; awake: the numbers of
+    those that somebody who is out of them may enter, now or with time alone.
     limits: of the over-segmentation guard; not part of the content.
     """
 
@@ -103,10 +107,14 @@ class Rules:
         self.version = hashlib.sha256(self.content.encode()).hexdigest()[:12]
         self.declared: Mapping[str, Segment] = {s.name: s for s in ordered}
         self.segments = tuple(self.declared)
+        self.rank = {name: number for number, name in enumerate(self.segments)}
         conditions = [c for s in ordered for c in (s.enter, s.exit) if c is not None]
         self.needs = tuple(sorted({name for c in conditions for name in features(c)}))
         self.uses_score = any(isinstance(a, Score | Engagement | Persona) for c in conditions for a in atoms(c))
+        self.personas = tuple(sorted({a.persona for c in conditions for a in atoms(c) if isinstance(a, Persona)}))
         self.plans = tuple(_plan(self.declared[name], before) for name, before in _in_order(ordered))
+        self.place = {plan.name: number for number, plan in enumerate(self.plans)}
+        self.awake = awake([plan.segment.admit for plan in self.plans])
         self.scored = _scored(self.plans)
 
     @classmethod

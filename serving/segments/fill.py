@@ -8,14 +8,14 @@ champion ─► [segment and persona of the row in force] ────┘
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+from feature_repo.contract.feedback import EVENTS as FEEDBACK
 from feature_repo.domain import Domain
-from feature_repo.feedback import EVENTS as FEEDBACK
-from feature_repo.history_store import EDGES, HistoryStore, Row, open_history
-from feature_repo.lake import Lake
-from feature_repo.lake_sql import SENDER
-from feature_repo.past import fill as fill_history
-from feature_repo.personal import NOTHING, Known, owned
+from feature_repo.history.history_store import EDGES, HistoryStore, Row, open_history
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import SENDER
+from feature_repo.lake.past import fill as fill_history
 from feature_repo.settings import Settings
+from feature_repo.stream.personal import NOTHING, Known, owned
 from feature_repo.vocabulary import DAY
 from serving.decide import Model, Situation, Snapshot, place
 from serving.features import with_elapsed
@@ -23,10 +23,11 @@ from serving.offline import OfflineRows
 from serving.playbook import Playbook
 from serving.policy import Seen
 from serving.rules import Rules, State
-from serving.rules.history import History
+from serving.rules.history import History, there
 from serving.segments import timeline
 from serving.segments.journal import FILE, Change, Entry, Journal
-from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES, Document, Person, entry
+from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES
+from serving.segments.person import Document, Person
 
 AT_ONCE = 500
 """People who are written together."""
@@ -55,7 +56,8 @@ def fill(
             fill_history(history, settings, at_us)
         filling = Filling(settings, domain, playbook, model, at_us, history, journal)
         for person, rows in History(settings.features, playbook.rules.needs).people(done=done):
-            filling.add(person, [row for row in rows if row[0] <= at_us])
+            if there(rows, at_us):
+                filling.add(person, [row for row in rows if row[0] <= at_us])
         return filling.finish()
     finally:
         history.close()
@@ -86,8 +88,7 @@ class Filling:
 
     def add(self, person: str, rows: list[timeline.Row]) -> None:
         """Somebody's change points, the oldest first, none after the time of filling."""
-        if rows:
-            self._waiting[person] = rows
+        self._waiting[person] = rows
         if len(self._waiting) >= AT_ONCE:
             self._write()
 
@@ -103,7 +104,7 @@ class Filling:
             if self._journal.document(person) is None and person in in_force:
                 values, event_us, _ = in_force[person]
                 found, told = self._person(person, rows, Snapshot(values, event_us))
-                people[person] = entry(found)
+                people[person] = found.entry()
                 changes += told
         self._journal.write(people, changes)
         self._people += len(people)

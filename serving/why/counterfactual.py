@@ -98,7 +98,7 @@ class Searcher:
 
     def _ways(self, values: Mapping[str, Value], at_us: int) -> Iterator[Way]:
         """Acts and the values after them: of one kind, the fewest first; then of two kinds."""
-        acts = self._domain.acts
+        acts = [a for a in self._domain.acts if a.needs is None or int(values.get(a.needs) or 0) > 0]
         again = {act.one: [Way((), dict(values), frozenset())] for act in acts}
         for n in range(1, MOST + 1):
             for act in acts:

@@ -39,7 +39,7 @@ class Explainer:
             rules=_held(receipt, placed, playbook.rules),
             counterfactual=self._change(self.better(receipt, model)),
             rule_within_reach=self._change(self._rule(receipt, placed, model, playbook.rules)),
-            variants=[f"{v.experiment}: {v.variant}, {v.why}" for v in receipt.variants],
+            variants=[v.why for v in receipt.variants],
             dropped=[f"{titles.get(d.element, d.element)} ({d.element}): {d.detail}" for d in receipt.dropped],
             data=DataUsed(
                 rfc3339(receipt.event_us) if receipt.event_us is not None else None,

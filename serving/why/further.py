@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from feature_repo.domain import Act, Carried, Domain
-from feature_repo.elapsed import elapsed_seconds
+from feature_repo.features.elapsed import elapsed_seconds
 from feature_repo.vocabulary import (
     DAY,
     Additive,

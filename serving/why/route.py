@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-import pyarrow.parquet as pq
 
-from feature_repo import domains, erasure
-from feature_repo.log_to_lake import drain
+from feature_repo import domains
+from feature_repo.erasing import erasure
+from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import Settings
-from feature_repo.tombstones import Tombstones
+from serving import decision_log
 from serving.asgi import Answer, Refused
 from serving.consent import Consent
 from serving.decide import Model, Receipt
@@ -97,11 +98,6 @@ class Reasons:
 
     def _last(self, senders: Sequence[str]) -> dict[str, Any] | None:
         """The newest decision about somebody by any of their ids."""
-        newest: dict[str, Any] | None = None
-        for path in self._settings.decisions.glob("*.parquet"):
-            with path.open("rb") as file:
-                held = pq.read_table(file, filters=[("user_id", "in", list(senders))])
-            for row in held.to_pylist():
-                if newest is None or row["decision_id"] > newest["decision_id"]:
-                    newest = row
-        return newest
+        theirs = decision_log.tables(self._settings.decisions, where=[("user_id", "in", list(senders))])
+        rows = (row for table in theirs for row in table.to_pylist())
+        return max(rows, key=lambda row: str(row["decision_id"]), default=None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.domain import Domain
-from feature_repo.terms import base
+from feature_repo.features.terms import base
 from feature_repo.vocabulary import Count, Sum, Term, leaves
 from serving.values import Value
 from serving.why.words import Words, listed

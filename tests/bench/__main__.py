@@ -27,7 +27,7 @@ OWN = [
 """What the bench does not take from the environment: it has stores of its own, a clock that is right, and no keys."""
 SMALL: dict[str, Any] = {
     **{"rounds": 2, "sizes": (0.1, 0.2), "rows": 5_000, "users": 300, "seconds": 0.5},
-    **{"events": 500, "histories": (10, 100), "crowds": (300, 600), "giant": 2_000},
+    **{"events": 500, "histories": (10, 100), "crowds": (300, 600), "waiting": (100, 1_000), "giant": 2_000},
 }
 FULL: dict[str, Any] = {"crowds": (1_000, 10_000, 100_000, 1_000_000), "giant": 1_000_000}
 
@@ -72,7 +72,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--events", type=click.IntRange(100), default=None, help="Events of one ingest.  [default: 20000]")
 @click.option("--full", is_flag=True, help="Live with a million people, and a million events of one: half an hour.")
 @click.option(
-    "--document", "page", type=click.Path(dir_okay=False, path_type=Path), default=None,
+    "--document", "page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
     help="Document to write between its markers.  [default: BENCHMARKS.md; with --small none]",
 )  # fmt: skip
 def main(

@@ -18,7 +18,7 @@ MEMORY = "3GB"
 
 def ours(settings: Settings) -> Callable[[], int]:
     """The project's backfill, compiling included."""
-    from feature_repo.backfill import backfill
+    from feature_repo.feature_store.backfill import backfill
 
     shutil.rmtree(settings.features, ignore_errors=True)
     return lambda: backfill(settings, memory=MEMORY, progress=False).rows
@@ -29,9 +29,9 @@ def direct(settings: Settings) -> Callable[[], int]:
     import duckdb
     import ibis
 
-    from feature_repo.backfill import EVENT, batches, compiled
-    from feature_repo.lake import Lake
-    from feature_repo.lake_sql import literal
+    from feature_repo.feature_store.backfill import EVENT, batches, compiled
+    from feature_repo.lake.lake import Lake
+    from feature_repo.lake.lake_sql import literal
 
     program = compiled(settings.domain)
     out = settings.state / "direct"

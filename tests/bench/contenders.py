@@ -103,7 +103,7 @@ def _plain(stack: ExitStack, settings: Settings, model: EngagementModel, people:
 
 def _feast(stack: ExitStack, settings: Settings, model: EngagementModel, people: list[str]) -> list[Contender]:
     """Without access log, and without the restart after every 1,000 requests that is its default."""
-    from feature_repo.store import repo_config
+    from feature_repo.feature_store.store import repo_config
 
     port = live.free_port()
     config = settings.state / "bench_feature_store.yaml"
@@ -146,7 +146,7 @@ def _score(answer: Any) -> float:
 
 def features(settings: Settings, model: EngagementModel, people: list[str]) -> pd.DataFrame:
     """What the feature service gives for each of the people now, in the model's order."""
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     store = feature_store(settings, lineage=False)
     asked = [{"user_id": user, "now_us": now_us()} for user in people]

@@ -60,7 +60,7 @@ def _round(contenders: Sequence[Contender], number: int, seconds: float, step: S
 
 def known(settings: Settings) -> list[str]:
     """The newest people of whom the online store has a row, and who are still scored; at most so many."""
-    from feature_repo.store import feature_store, read_online
+    from feature_repo.feature_store.store import feature_store, read_online
 
     domain = domains.load(settings.domain)
     people = domain.outcomes(settings).to_pandas().sort_values(["anchor_us", "user_id"], ascending=False)

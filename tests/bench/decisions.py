@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from feature_repo import domains
-from feature_repo.feedback import CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
+from feature_repo.contract.feedback import CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
 from feature_repo.settings import Settings, now_us
 from feature_repo.vocabulary import HOUR, MINUTE
 from serving import wiring

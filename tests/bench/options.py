@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Step = Callable[[str], None]
 """Called with what is about to be done; counts one step of the section as begun."""
-PARTS = ("one_event", "ingest", "cost", "giant", "decisions", "oulad", "profile")
+PARTS = ("one_event", "ingest", "cost", "waiting", "giant", "decisions", "oulad", "profile")
 """Of the live section, in the order in which they run."""
 
 
@@ -20,8 +20,8 @@ class Options:
     rounds: of each section, None: its own default. sizes: of the backfill's lakes, in millions of clicks.
     rows: of the training set. users: simulated for a state without --state. seconds: of one load on one service.
     parts: of the live section. events: sent in one round of ingest.
-    histories: lengths of people's pasts, in events. crowds: how many people have a past. giant: the past of the one
-    whose past is long.
+    histories: lengths of people's pasts, in events. crowds: how many people have a past. waiting: how many wait for a
+    time. giant: the past of the one whose past is long.
     """
 
     home: Path
@@ -38,6 +38,7 @@ class Options:
     events: int = 20_000
     histories: tuple[int, ...] = (10, 100, 1_000, 10_000)
     crowds: tuple[int, ...] = (1_000, 10_000, 100_000)
+    waiting: tuple[int, ...] = (1_000, 1_000_000)
     giant: int = 200_000
 
     @property

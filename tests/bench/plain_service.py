@@ -8,8 +8,8 @@ from typing import Any
 
 import bentoml
 
+from feature_repo.feature_store.store import feature_store
 from feature_repo.settings import Settings, now_us
-from feature_repo.store import feature_store
 
 
 @bentoml.service(

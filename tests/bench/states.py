@@ -7,7 +7,7 @@ import ibis
 import pyarrow.parquet as pq
 
 from feature_repo import domains
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings, now_us
 from tests.bench.options import Options
 
@@ -57,8 +57,8 @@ def clicks(settings: Settings) -> tuple[int, int]:
 
 def filled(settings: Settings) -> Settings:
     """The same with offline feature rows, and known to Feast."""
-    from feature_repo.backfill import backfill
-    from feature_repo.store import apply
+    from feature_repo.feature_store.backfill import backfill
+    from feature_repo.feature_store.store import apply
 
     backfill(settings)
     apply(settings)
@@ -66,12 +66,15 @@ def filled(settings: Settings) -> Settings:
 
 
 def served(options: Options) -> Settings:
-    """Simulated sign-ups with a champion and online rows in force now, or the state that --state names.
+    """Simulated sign-ups with a champion, online rows in force now and everybody's segments followed until now, or the
+    state that --state names.
 
     Raises:
         NoModelError: that state has no champion.
     """
-    from feature_repo.materialize import materialize
+    from feature_repo.feature_store.materialize import materialize
+    from serving import playbook
+    from serving.segments.fill import fill
     from training import registry
 
     given = options.state
@@ -79,8 +82,9 @@ def served(options: Options) -> Settings:
     settings = Settings(home=(given or options.folder / name).resolve(), domain="saas", online="sqlite")
     if given is None and registry.champion_version(settings) is None:
         _train(settings, options)
-    registry.load(settings)
-    materialize(settings, now_us())
+    model, now, domain = registry.load(settings), now_us(), domains.load(settings.domain)
+    materialize(settings, now)
+    fill(settings, domain, playbook.for_domain(domain), model, now)
     return settings
 
 

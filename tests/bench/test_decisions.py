@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from feature_repo import domains
-from feature_repo.feedback import DISMISSED, SHOWN, VIEWED
+from feature_repo.contract.feedback import DISMISSED, SHOWN, VIEWED
 from feature_repo.settings import SOURCE
 from serving.policy.loading import segment_names
 from tests.bench import books, decisions, document

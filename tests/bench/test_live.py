@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event, parse
-from feature_repo.lake import Lake
+from feature_repo.contract.events import Event, parse
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import SOURCE, Settings, now_us
+from feature_repo.stream.embedded import Embedded
 from tests.bench import document, live
 from tests.bench.figures import lowest
 from tests.bench.live import giant, ingest, naive, one_event, profile, traffic
@@ -22,8 +22,9 @@ from tests.bench.live.service import Service
 from tests.bench.options import PARTS, Options
 
 SAAS = domains.load("saas")
-TINY = {"rounds": 1, "seconds": 0.2, "events": 300, "histories": (5, 20), "crowds": (150, 200), "giant": 500}
-IN_PROCESS, SERVED = ("cost", "profile", "oulad"), ("one_event", "giant", "decisions", "oulad")
+TINY = {"rounds": 1, "seconds": 0.2, "events": 300, "histories": (5, 20), "crowds": (150, 200),
+        "waiting": (10, 20), "giant": 500}  # fmt: skip
+IN_PROCESS, SERVED = ("cost", "waiting", "profile", "oulad"), ("one_event", "giant", "decisions", "oulad")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_targets_are_held_against_the_medians() -> None:
 def test_a_sample_counts_for_the_innermost_of_ours() -> None:
     seen: list[str | None] = []
     call = {"look": lambda: seen.append(profile.stage_of(sys._getframe())), "Path": Path}
-    for name in ("feature_repo/history_x.py", "serving/collect/door.py", "feature_repo/brand_new.py"):
+    for name in ("feature_repo/history/x.py", "serving/collect/door.py", "feature_repo/brand_new.py"):
         exec(compile("look()", str(SOURCE / name), "exec"), call)
     exec(compile("look()", "/usr/lib/python3/threading.py", "exec"), call)
     assert seen == ["history: add, read, note", "door: receipts", "feature_repo/brand_new.py", None]

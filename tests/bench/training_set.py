@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo import domains
-from feature_repo.lake_sql import literal
+from feature_repo.lake.lake_sql import literal
 from feature_repo.settings import Settings
 from tests.bench import states
 from tests.bench.figures import Cell, Result, Table, alternated, paired
@@ -67,8 +67,8 @@ def entities(settings: Settings, rows: int, seed: int = 7) -> pd.DataFrame:
 
 
 def _ways(settings: Settings, asked: pd.DataFrame) -> dict[str, Way]:
-    from feature_repo.definitions import service_name
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.definitions import service_name
+    from feature_repo.feature_store.store import feature_store
     from training import dataset
 
     domain = domains.load(settings.domain)

@@ -16,11 +16,11 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import redis_add, redis_history, redis_scripts, sqlite_history
-from feature_repo.history_store import NEVER, Checkpoint, HistoryStore, Row, Version, Written, open_history
-from feature_repo.redis_history import RedisHistory
+from feature_repo.history import redis_add, redis_history, redis_scripts, sqlite_history
+from feature_repo.history.history_store import NEVER, Checkpoint, HistoryStore, Row, Version, Written, open_history
+from feature_repo.history.redis_history import RedisHistory
+from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import Settings
-from feature_repo.sqlite_history import SqliteHistory
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.conftest import make_tiny_domain
 
@@ -300,6 +300,20 @@ def test_whom_an_event_makes_due_comes_before_whom_a_start_does(history: History
     history.defer(["b", "d"])
     history.defer(["d"], since_us=1)
     assert sorted(history.claim(EVER, 2, slow=True)) == ["b", "d"]
+
+
+def test_whose_past_has_changed_is_told_apart_from_who_is_due_by_time(world: World) -> None:
+    history = world.new()
+    history.note({"time": Written(1_000, 50), "both": Written(1_000, 50)}, 0)
+    history.add([row("m1", "both"), row("m2", "event"), row("m3", "quick")])
+    history.defer(["time", "both", "event", "nothing"], since_us=60)
+    assert history.deferred() == {"both", "event"}
+    assert [history.unsettled(p) for p in ("time", "both", "event", "quick")] == [False, True, True, True]
+    assert history.written(["time"]) == {"time": Written(1_000, 50)}, "as long as it was due"
+    history.note({"both": Written(1_000, 50), "event": Written(1_000, 1)}, history.position())
+    assert history.deferred() == set() and not history.unsettled("both")
+    history.defer(["both"])
+    assert history.deferred() == {"both"}, "an erasure"
 
 
 def test_the_slow_lane_is_apart(world: World) -> None:

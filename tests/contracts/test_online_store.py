@@ -81,9 +81,12 @@ def new_probe(
 
     def make() -> Probe:
         folder = tmp_path_factory.mktemp("online")
-        online = {"type": "feature_repo.online.RowSqliteOnlineStore", "path": str(folder / "deep" / "online.db")}
+        online = {
+            "type": "feature_repo.feature_store.online.RowSqliteOnlineStore",
+            "path": str(folder / "deep" / "online.db"),
+        }
         if redis:
-            online = {"type": "feature_repo.online.OrderedRedisOnlineStore", "connection_string": redis}
+            online = {"type": "feature_repo.feature_store.online.OrderedRedisOnlineStore", "connection_string": redis}
         project = f"probe_{uuid.uuid4().hex[:12]}"
         registry = str(folder / "registry.db")
         made.append(Probe(RepoConfig(project=project, provider="local", registry=registry, online_store=online)))
@@ -225,7 +228,7 @@ def test_racing_threads_leave_the_newest_row(probe: Probe) -> None:
 
 
 def test_redis_refuses_to_expire_values() -> None:
-    from feature_repo.online import OrderedRedisOnlineStoreConfig
+    from feature_repo.feature_store.online import OrderedRedisOnlineStoreConfig
 
     with pytest.raises(ValueError, match="key_ttl_seconds"):
         OrderedRedisOnlineStoreConfig(key_ttl_seconds=60)  # type: ignore[arg-type]

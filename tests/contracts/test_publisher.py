@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from feature_repo.publisher import Message, Publisher, open_publisher
+from feature_repo.log.publisher import Message, Publisher, open_publisher
 from feature_repo.settings import Settings
 from serving.segments.channels.broker import Broker
 from serving.segments.channels.channel import Channel

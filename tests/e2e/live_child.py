@@ -6,8 +6,8 @@ import sys
 
 import uvicorn
 
-from feature_repo import embedded
 from feature_repo.settings import Settings
+from feature_repo.stream import embedded
 from serving import wiring
 from serving.app import App
 from serving.auth import Keys

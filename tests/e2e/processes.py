@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import httpx
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event, canonical_json, parse
-from feature_repo.lake import Lake
+from feature_repo.contract.events import Event, canonical_json, parse
+from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings, now_us
-from feature_repo.store import feature_store, read_online
+from feature_repo.stream.embedded import Embedded
 from monitoring.distributed import environment
 from monitoring.live import free_port
 from tests.feature_repo import oracle
@@ -37,13 +38,12 @@ class Server:
         command = [sys.executable, "-m", "tests.e2e.live_child", str(self.port)]
         with (self.settings.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment(self.settings), stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            try:
+            with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/readyz").status_code == 200:
                     return
-            except httpx.TransportError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         raise TimeoutError((self.settings.home / "server.log").read_text()[-3000:])
 
     def kill(self) -> None:

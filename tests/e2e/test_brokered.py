@@ -19,11 +19,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.event_log import open_log
-from feature_repo.events import parse
-from feature_repo.history_store import open_history
+from feature_repo.contract.events import parse
+from feature_repo.history.history_store import open_history
+from feature_repo.log.event_log import open_log
 from feature_repo.settings import Settings, now_us
-from feature_repo.workers import READY
+from feature_repo.stream.workers import READY
 from monitoring.distributed import environment
 from tests import brokers, searching
 from tests.e2e.processes import ROOT, SAAS, Server, as_defined, in_the_lake_once, send_all, until, wire

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from feature_repo.tombstones import Tombstones
+from feature_repo.erasing.tombstones import Tombstones
 from tests import searching
 from tests.e2e.processes import Server, exactly_once, send_all, until, wire
 

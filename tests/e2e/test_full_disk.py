@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from feature_repo.lake import Lake
-from feature_repo.quarantine import Quarantine
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.quarantine import Quarantine
 from feature_repo.settings import Settings
 from serving import decision_log
 from tests.e2e.processes import Server, exactly_once, send_all, until, wire

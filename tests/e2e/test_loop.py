@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.log_to_lake import log_file
+from feature_repo.lake.log_to_lake import log_file
 from feature_repo.settings import Settings
 from feature_repo.storage import flock
 from monitoring.live import free_port, service

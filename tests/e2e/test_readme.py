@@ -70,7 +70,8 @@ def test_a_feature_is_one_entry(copy):
     features.write_text(features.read_text().replace("FEATURES = (", f"FEATURES = (\n    {entry.strip()},", 1))
     assert "errors_24h" in command(copy, "feature_repo", "features", domain="saas")
     command(copy, "feature_repo", "apply", domain="saas")
-    services = "from feature_repo.store import feature_store; from feature_repo.settings import Settings; " \
+    services = "from feature_repo.feature_store.store import feature_store; " \
+        "from feature_repo.settings import Settings; " \
         "print([s.name for s in feature_store(Settings()).list_feature_services()])"  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", services], cwd=copy, capture_output=True, text=True,

@@ -5,14 +5,14 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
-from feature_repo.as_of import as_of
-from feature_repo.change_points import at_change_points
 from feature_repo.domain import Domain
-from feature_repo.history import typed
-from feature_repo.history_store import Row as Kept
-from feature_repo.lake import SCHEMA
-from feature_repo.plain import Edge, Plain
-from feature_repo.program import Program
+from feature_repo.features.as_of import as_of
+from feature_repo.features.change_points import at_change_points
+from feature_repo.features.history import typed
+from feature_repo.features.plain import Edge, Plain
+from feature_repo.features.program import Program
+from feature_repo.history.history_store import Row as Kept
+from feature_repo.lake.lake import SCHEMA
 
 Row = dict[str, Any]
 

@@ -15,6 +15,12 @@ def test_an_act_with_a_column_that_nobody_declared() -> None:
         replace(SAAS, acts=(Act("x", "xs", {"colour": "red"}),))
 
 
+@pytest.mark.parametrize("needs", ["colour", "device", "session_time_avg"])
+def test_an_act_that_needs_what_is_no_number(needs: str) -> None:
+    with pytest.raises(ValueError, match=f"domain saas: act 'x' needs {needs}, which is no int64 feature"):
+        replace(SAAS, acts=(Act("x", "xs", {}, needs),))
+
+
 def test_words_for_what_is_no_feature() -> None:
     with pytest.raises(ValueError, match="domain saas: words for what is no feature: sesions"):
         replace(SAAS, said={"sesions": "visits"})

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import backfill as backfilling
 from feature_repo import domains
-from feature_repo.backfill import BOOKMARK, backfill
-from feature_repo.lake import Lake
-from feature_repo.lake_sql import INCOMING
-from feature_repo.materialize import in_force, materialize
+from feature_repo.feature_store import backfill as backfilling
+from feature_repo.feature_store.backfill import BOOKMARK, backfill
+from feature_repo.feature_store.materialize import in_force, materialize
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import INCOMING
 from feature_repo.settings import Settings
 from tests.feature_repo import histories, oracle
 
@@ -98,7 +98,10 @@ def test_changed_definitions_are_computed_anew(tmp_path):
 
 
 def test_the_same_definitions_have_the_same_fingerprint_in_every_process():
-    code = "from feature_repo import backfill, domains; print(backfill.fingerprint(domains.load('saas')))"
+    code = (
+        "from feature_repo import domains; from feature_repo.feature_store.backfill import fingerprint; "
+        "print(fingerprint(domains.load('saas')))"
+    )
     seen = {
         subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True

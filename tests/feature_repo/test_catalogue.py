@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from feature_repo import domains
 from feature_repo.__main__ import main
-from feature_repo.catalogue import catalogue
+from feature_repo.features.catalogue import catalogue
 from feature_repo.vocabulary import Count, Elapsed, Feature
 
 

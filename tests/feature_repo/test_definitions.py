@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureService, FeatureView, OnDemandFeatureView
 
-from feature_repo import definitions, domains, store
+from feature_repo import domains
 from feature_repo.domain import Domain, Ingested, Label
+from feature_repo.feature_store import definitions, store
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import (
     DAY,
@@ -125,7 +126,7 @@ def test_every_domain_has_its_objects(name: str, tmp_path: Path) -> None:
 READ = """
 import json, sys
 from pathlib import Path
-from feature_repo import store
+from feature_repo.feature_store import store
 from feature_repo.settings import Settings
 fs = store.feature_store(Settings(home=Path(sys.argv[1]), domain="shop", online="sqlite"), lineage=False)
 service, users, now = fs.get_feature_service(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import ibis
 import pyarrow as pa
+import pytest
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.lake import Lake
-from feature_repo.lake_sql import INCOMING
+from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import INCOMING
 from feature_repo.settings import Settings
-from feature_repo.store import feature_store, read_online
-from feature_repo.stream import MOST_EVENTS, MOST_PERSONS, WHILE_ONE_WAITS
+from feature_repo.stream import embedded, slow_lane, stream
+from feature_repo.stream.embedded import Embedded
+from feature_repo.stream.slow_lane import TakesLong
+from feature_repo.stream.stream import MOST_EVENTS, MOST_PERSONS, WHILE_ONE_WAITS
 from tests.feature_repo import oracle
 from tests.feature_repo.histories import BASE
 from tests.feature_repo.test_backfill import event
@@ -74,6 +77,143 @@ def test_whom_a_decision_waits_for_comes_first_and_waits_for_nobody_else(tmp_pat
     assert len(written) == WHILE_ONE_WAITS and {first, last} <= set(written)
     assert [u for u, n in zip(users, clicks(settings, users), strict=True) if n == 1] == written
     assert live.lag() == len(users)
+    live.close()
+
+
+def test_while_many_events_wait_they_go_first_and_rows_that_somebody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MOST_EVENTS", 3)
+    monkeypatch.setattr(stream, "BEHIND_S", 60.0)
+    settings, users, noted = Settings(home=tmp_path, domain="saas"), [f"u{n}" for n in range(7)], threading.Event()
+    live = Embedded(settings, lambda: BASE)  # driven from here
+    live.stream._looked_s = time.monotonic()
+    live.append([parsed(event(u, n, BASE - 1)) for n, u in enumerate(users)]).add_done_callback(lambda _: noted.set())
+    assert noted.wait(20)
+    live.stream._step()
+    assert live.processor.waiting and clicks(settings, users) == [None] * 7
+    assert live.pending.of(["u0"])
+    live.stream._step()
+    assert clicks(settings, ["u0", "u6"]) == [1, None] and live.applied == 0
+    live.stream._step()  # the last one: less than are applied together
+    assert clicks(settings, users) == [1] * 7 and live.applied == 7
+    live.close()
+
+
+def test_whose_event_is_not_applied_yet_waits_for_one_batch_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, users = Settings(home=tmp_path, domain="saas"), [f"u{n}" for n in range(2 * MOST_PERSONS)]
+    live = Embedded(settings, lambda: BASE)  # driven from here
+    refresh = live.processor.refresh
+
+    def then_somebody_comes() -> int:
+        monkeypatch.setattr(live.processor, "refresh", refresh)
+        due = refresh()
+        appended(live, event("late", 0, BASE - 1))
+        assert live.pending.of(["late"])
+        return due
+
+    appended(live, *(event(u, n, BASE - 1) for n, u in enumerate(users)))
+    monkeypatch.setattr(live.processor, "refresh", then_somebody_comes)
+    live.stream._step()
+    assert clicks(settings, users).count(1) == MOST_PERSONS and live.applied == 0
+    live.processor.hurry(["late"])
+    live.stream._step()
+    assert clicks(settings, ["late"]) == [1]
+    live.stream._step()
+    assert clicks(settings, users) == [1] * len(users) and live.applied == len(users) + 1
+    live.close()
+
+
+def appended(live: Embedded, *events: dict) -> None:
+    """Returns once it is known that these are pending."""
+    noted = threading.Event()
+    live.append([parsed(e) for e in events]).add_done_callback(lambda _: noted.set())
+    assert noted.wait(20)
+
+
+def test_of_what_is_applied_nothing_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "AT_ONCE", 4)
+    live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: BASE)
+    for n, user in enumerate(("u0", "u1", "u0", "u2")):
+        appended(live, event(user, n, BASE - 1))
+        if n == 1:
+            live.stream._step()
+    assert live.pending._until == {"u0": 3, "u2": 4}
+    assert {message: position for (_, message), position in live.pending._copies.items()} == {"u0-2": 3, "u2-3": 4}
+    live.close()
+
+
+def test_who_is_in_the_slow_lane_is_pending_by_every_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "AT_ONCE", 1)
+    live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: BASE)
+    appended(live, event("u", 0, BASE - 9) | {"type": "identify", "name": None, "anonymous_id": "d"})
+    live.stream._step()
+    monkeypatch.setattr(stream, "needs_past", lambda held, persons: {"u"}.intersection(persons))
+    appended(live, event("d", 1, BASE - 1) | {"user_id": None, "anonymous_id": "d"})
+    live.stream._step()
+    assert live.applied == 2 and "u" in live.processor.slow
+    for n in range(3):
+        appended(live, event("other", n, BASE - 1))
+    live.stream._step()
+    assert live.pending.of(["u"]) and not live.pending.of(["other"])
+    monkeypatch.undo()
+    live.processor.refresh_slow()
+    assert not live.pending.of(["u"]) and clicks(live.settings, ["u"]) == [1]
+    live.close()
+
+
+def test_after_a_kill_nothing_is_applied_before_the_rows_that_were_left_are_written(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(home=tmp_path, domain="saas")
+    killed = Embedded(settings, lambda: BASE)
+    appended(killed, event("u", 0, BASE - 1))
+    killed.processor.apply(killed.log.poll(10, 1))
+    killed.close()  # which writes no rows
+    live = Embedded(settings, lambda: BASE)
+    assert live.pending.of(["u"]) and clicks(settings, ["u"]) == [None]
+    live.stream._step()
+    assert not live.pending.of(["u"]) and clicks(settings, ["u"]) == [1] and live.applied == 1
+    live.close()
+
+
+def test_after_a_kill_who_lacks_an_event_in_the_slow_lane_is_pending_and_who_is_due_by_time_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, now = Settings(home=tmp_path, domain="saas"), [BASE]
+    killed = Embedded(settings, lambda: now[0])
+    appended(killed, event("event", 0, BASE - 9), event("time", 0, BASE - 9))
+    killed.stream._step()
+    monkeypatch.setattr(slow_lane, "HEAVY", 0)
+    appended(killed, event("event", 1, BASE - 1))
+    killed.stream._step()
+    now[0] += 2 * DAY
+    killed.processor.refresh()
+    assert killed.processor.slow == {"event"} and len(killed.history.claim(now[0], 10, slow=True)) == 2
+    killed.close()
+    live = Embedded(settings, lambda: now[0])
+    live.stream._step()
+    assert [live.pending.of([user]) for user in ("event", "time")] == [True, False]
+    live.processor.refresh_slow()
+    assert not live.pending.of(["event"]) and clicks(settings, ["event"]) == [2]
+    live.close()
+
+
+def test_who_cannot_wait_is_told_whose_rows_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: BASE)
+    appended(live, event("much", 0, BASE - 9), event("much", 1, BASE - 1), event("little", 0, BASE - 1))
+    live.stream._step()
+    monkeypatch.setattr(slow_lane, "HEAVY", 1)
+    with live.processor._lanes.slow_lock:  # the slow lane is at it
+        with pytest.raises(TakesLong) as told:
+            live.rows(["much", "little"], BASE, patient=False)
+        assert told.value.persons == {"much"}
+        found, _ = live.rows(["little"], BASE, patient=False)
+        assert found["user_id"].to_pylist() == ["little"]
+    found, _ = live.rows(["much", "little"], BASE)
+    assert found["clicks"].to_pylist() == [1, 2]
     live.close()
 
 

@@ -11,19 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import domains, erasure, lake_sql
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event
-from feature_repo.intake import take_in
-from feature_repo.lake import Lake
-from feature_repo.quarantine import Quarantine
-from feature_repo.refusals import Reason, Refusal
+from feature_repo import domains
+from feature_repo.contract.events import Event
+from feature_repo.contract.refusals import Reason, Refusal
+from feature_repo.erasing import erasure
+from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.feature_store.store import delete_online, feature_store
+from feature_repo.lake import lake_sql
+from feature_repo.lake.intake import take_in
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.quarantine import Quarantine
+from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings
 from feature_repo.sqlite import purge
-from feature_repo.sqlite_log import SqliteLog
 from feature_repo.storage import Folder
-from feature_repo.store import delete_online, feature_store
-from feature_repo.tombstones import Tombstones
+from feature_repo.stream.embedded import Embedded
 from tests import searching
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.test_embedded import settled

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.declared import declared_types
+from feature_repo.contract.declared import declared_types
+from feature_repo.contract.events import MEANING, Event, Reason, Refusal, canonical_json, parse
 from feature_repo.domain import Domain
-from feature_repo.events import MEANING, Event, Reason, Refusal, canonical_json, parse
 from feature_repo.vocabulary import Column
 
 NOW = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from feature_repo import domains
-from feature_repo.declared import declared_types
+from feature_repo.contract.declared import declared_types
+from feature_repo.contract.events import Event, Reason, Refusal, parse
+from feature_repo.contract.feedback import EVENTS
 from feature_repo.domain import Domain
-from feature_repo.events import Event, Reason, Refusal, parse
-from feature_repo.feedback import EVENTS
 
 NOW = 1_700_000_000_000_000
 

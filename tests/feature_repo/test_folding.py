@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import domains, folding, slow_lane
+from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.event_log import Delivered
+from feature_repo.feature_store.store import delete_online, feature_store
+from feature_repo.features import folding
+from feature_repo.log.event_log import Delivered
 from feature_repo.settings import Settings
-from feature_repo.store import delete_online, feature_store
-from feature_repo.stream import Processor
+from feature_repo.stream import slow_lane
+from feature_repo.stream.stream import Processor
 from tests.feature_repo import histories
 from tests.feature_repo.test_backfill import event as click
 from tests.feature_repo.test_stream import ENTITIES, Clock, event, online, opened, settle, wanted, world
@@ -89,7 +91,7 @@ def test_a_folded_past_gives_the_rows_of_the_definition(world: Settings, small, 
 
 def test_a_late_event_from_before_takes_the_slow_lane_and_nobody_else_does(tmp_path: Path, small) -> None:
     settings = Settings(home=tmp_path, domain="saas")
-    from feature_repo.store import apply
+    from feature_repo.feature_store.store import apply
 
     apply(settings)
     clock = Clock(histories.BASE + 30 * DAY)

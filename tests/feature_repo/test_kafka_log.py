@@ -12,9 +12,9 @@ pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed"
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from feature_repo.event_log import encode, open_log
-from feature_repo.events import Event
-from feature_repo.kafka_log import KafkaLog
+from feature_repo.contract.events import Event
+from feature_repo.log.event_log import encode, open_log
+from feature_repo.log.kafka_log import KafkaLog
 from tests import brokers
 
 
@@ -45,7 +45,7 @@ def test_a_broker_that_is_down_fails_the_append_and_one_that_forgot_us_is_writte
 
 
 def test_no_broker_at_all_is_said_when_the_log_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.kafka_log.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("feature_repo.log.kafka_log.TIMEOUT_S", 1.0)
     with pytest.raises(KafkaException):
         open_log(f"kafka://127.0.0.1:{brokers.free_port()}/topic")
 
@@ -107,8 +107,8 @@ def message(partition: int, offset: int, raw: bytes = encode(events(1)[0]), erro
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch) -> FakeConsumer:
     consumer = FakeConsumer()
-    monkeypatch.setattr("feature_repo.kafka_log.Consumer", lambda settings: consumer)
-    monkeypatch.setattr("feature_repo.kafka_log.ensure_topic", lambda *_: None)
+    monkeypatch.setattr("feature_repo.log.kafka_log.Consumer", lambda settings: consumer)
+    monkeypatch.setattr("feature_repo.log.kafka_log.ensure_topic", lambda *_: None)
     return consumer
 
 

@@ -1,4 +1,4 @@
-"""feature_repo.lag: what waits in the log, for its rows, and for the lake."""
+"""feature_repo.stream.lag: what waits in the log, for its rows, and for the lake."""
 
 import json
 from contextlib import closing
@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from feature_repo.__main__ import main
-from feature_repo.embedded import Embedded
-from feature_repo.event_log import open_log
-from feature_repo.events import Event
-from feature_repo.history_store import UNNUMBERED, open_history, row_of
-from feature_repo.lag import Lag, lag
-from feature_repo.log_to_lake import drain, log_file
+from feature_repo.contract.events import Event
+from feature_repo.history.history_store import UNNUMBERED, open_history, row_of
+from feature_repo.lake.log_to_lake import drain, log_file
+from feature_repo.log.event_log import open_log
+from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings, now_us
-from feature_repo.sqlite_log import SqliteLog
+from feature_repo.stream.embedded import Embedded
+from feature_repo.stream.lag import Lag, lag
 from tests import brokers
 from tests.e2e.processes import until
 

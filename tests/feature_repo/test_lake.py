@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.events import Event, canonical_json
-from feature_repo.lake import SCHEMA, Lake, Snapshot, Stats
-from feature_repo.lake_sql import INCOMING, sender_bucket
+from feature_repo.contract.events import Event, canonical_json
+from feature_repo.lake.lake import SCHEMA, Lake, Snapshot, Stats
+from feature_repo.lake.lake_sql import INCOMING, sender_bucket
 from feature_repo.storage import BusyError, Folder
 
 Row = dict[str, Any]
@@ -435,7 +435,7 @@ def test_an_append_killed_before_its_end_adds_nothing(
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.storage import Folder
 publish = Folder.publish
 def deadly(self, staged, name):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ibis.backends.duckdb import Backend
 
-from feature_repo.offline import ROW, Source, as_table, in_force, in_microseconds
+from feature_repo.feature_store.offline import ROW, Source, as_table, in_force, in_microseconds
 
 T0 = datetime(2024, 2, 29, 23, 59, 59, 999_998, tzinfo=UTC)
 US = timedelta(microseconds=1)
@@ -116,7 +116,7 @@ def store(folder: Path, offline: str, ttl: timedelta = timedelta(0)) -> FeatureS
     return made
 
 
-OURS = "feature_repo.offline.AsofDuckDBOfflineStore"
+OURS = "feature_repo.feature_store.offline.AsofDuckDBOfflineStore"
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_no_features_yet_says_what_to_do(rows_on_disk: Path) -> None:
 
 
 def test_memory_limit_and_threads_reach_duckdb(tmp_path: Path) -> None:
-    from feature_repo.offline import connect
+    from feature_repo.feature_store.offline import connect
 
     offline = {"type": OURS, "memory_limit": "300MB", "threads": 1, "temp_directory": str(tmp_path / "spill")}
     config = RepoConfig(project="probe", provider="local", registry="r.db", offline_store=offline)

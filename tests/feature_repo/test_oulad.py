@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import domains
-from feature_repo.backfill import backfill
-from feature_repo.events import Event, parse
-from feature_repo.lake import Lake
-from feature_repo.materialize import in_force
+from feature_repo.contract.events import Event, parse
+from feature_repo.feature_store.backfill import backfill
+from feature_repo.feature_store.materialize import in_force
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 

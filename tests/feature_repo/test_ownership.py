@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from feature_repo import domains, store
+from feature_repo import domains
 from feature_repo.__main__ import main
+from feature_repo.feature_store import store
 from feature_repo.settings import Settings
 from tests import brokers
 from tests.feature_repo.test_store import rows_of

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import domains
-from feature_repo import personal as personal_module
-from feature_repo.history_store import Row, row_of
-from feature_repo.personal import Personal
+from feature_repo.history.history_store import Row, row_of
+from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import Settings
-from feature_repo.sqlite_history import SqliteHistory
+from feature_repo.stream import personal as personal_module
+from feature_repo.stream.personal import Personal
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.compute import Computer
 from tests.feature_repo.test_stream import ENTITIES, event
@@ -57,7 +57,7 @@ def test_a_trail_is_the_change_points_of_the_definition(settings, compute, tmp_p
     t = data.draw(st.sampled_from(sorted(r["ts_us"] for r in points))) + data.draw(st.integers(-1, 1))
     for person in ENTITIES:
         wanted = [{n: v for n, v in r.items() if n != "position"} for r in points if r["user_id"] == person]
-        assert personal.trail(person, t) == [r for r in wanted if r["ts_us"] <= t]
+        assert list(personal.trail(person, t)) == [r for r in wanted if r["ts_us"] <= t]
         since = data.draw(st.sampled_from([r["ts_us"] for r in points]))
         lately = [r for r in wanted if r["ts_us"] <= t and (r["valid_until_us"] or t + 1) > since]
         found = [r for r in personal.trail(person, t, since) if (r["valid_until_us"] or t + 1) > since]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.contract.events import Reason, Refusal, parse
 from feature_repo.domain import Domain
-from feature_repo.events import Reason, Refusal, parse
-from feature_repo.quarantine import MAX_KEPT, TORN, Quarantine
+from feature_repo.lake.quarantine import MAX_KEPT, TORN, Quarantine
 
 DAY = 86_400_000_000
 NOW = 19_675 * DAY  # 2023-11-14

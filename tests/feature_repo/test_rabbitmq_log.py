@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from feature_repo.event_log import EventLog, open_log
-from feature_repo.events import Event
+from feature_repo.contract.events import Event
+from feature_repo.log.event_log import EventLog, open_log
 from tests import brokers
 
 
@@ -97,7 +97,7 @@ def test_a_connection_that_breaks_comes_back_and_nothing_is_lost(server: brokers
 
 
 def test_an_append_that_finds_no_connection_fails(server: brokers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.rabbitmq_log.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("feature_repo.log.rabbitmq_log.TIMEOUT_S", 1.0)
     user, address = server.address.split("@")
     proxy = Proxy(address)
     log = open_log(f"amqp://{user}@{proxy.address}/?queue=t{uuid4().hex}&shards=3")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from feature_repo import domains
+from feature_repo.contract.events import Event, Refusal, parse
 from feature_repo.domains.saas import DOMAIN, filling, truth
 from feature_repo.domains.saas.clock import activity, age, instant
 from feature_repo.domains.saas.delivery import FAULTS
@@ -19,8 +20,7 @@ from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.domains.saas.kinds import KINDS, NAMES
 from feature_repo.domains.saas.people import People, draw
 from feature_repo.domains.saas.simulator import Simulation, simulate
-from feature_repo.events import Event, Refusal, parse
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY, HOUR, WEEK
 
@@ -310,7 +310,7 @@ def test_ingest_starts_over_after_a_crash(settings: Settings, monkeypatch: pytes
             raise KeyboardInterrupt
         return append(lake, events)
 
-    monkeypatch.setattr("feature_repo.intake.BATCH", 1_000)
+    monkeypatch.setattr("feature_repo.lake.intake.BATCH", 1_000)
     monkeypatch.setattr(Lake, "append", crash)
     with pytest.raises(KeyboardInterrupt):
         DOMAIN.ingest(settings, end_us=END, **SMALL)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from feature_repo.event_log import Backlog, Busy, BusyError
-from feature_repo.events import Event
-from feature_repo.sqlite_log import SqliteLog, read_log
+from feature_repo.contract.events import Event
+from feature_repo.log.event_log import Backlog, Busy, BusyError
+from feature_repo.log.sqlite_log import SqliteLog, read_log
 
 
 def event(n: int | str, **properties: Any) -> Event:
@@ -176,7 +176,7 @@ def test_too_much_waiting_is_refused_and_later_taken(path: Path) -> None:
 
 
 def test_large_events_are_refused_by_their_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.sqlite_log.Backlog", lambda most: Backlog(most, 10_000))
+    monkeypatch.setattr("feature_repo.log.sqlite_log.Backlog", lambda most: Backlog(most, 10_000))
     log = SqliteLog(path)
     with Held(path):
         taken = log.append([event(1, long="x" * 10_000)])
@@ -218,8 +218,8 @@ def test_from_any_number_of_threads_nothing_is_lost_and_batches_stay_together(lo
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from feature_repo.events import Event
-from feature_repo.sqlite_log import SqliteLog
+from feature_repo.contract.events import Event
+from feature_repo.log.sqlite_log import SqliteLog
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = SqliteLog(Path(sys.argv[1]))
@@ -255,8 +255,8 @@ def test_a_full_disk_fails_the_append_leaves_nothing_half_written_and_the_log_go
 WRITER = """
 import os, sys, threading
 from pathlib import Path
-from feature_repo.events import Event
-from feature_repo.sqlite_log import SqliteLog
+from feature_repo.contract.events import Event
+from feature_repo.log.sqlite_log import SqliteLog
 
 log = SqliteLog(Path(sys.argv[1]))
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from feature_repo import domains, store
+from feature_repo import domains
 from feature_repo.domain import Domain
+from feature_repo.feature_store import store
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import Feature, LastTime
 
@@ -64,7 +65,10 @@ def test_the_default_settings_render_the_yaml_of_the_folder(monkeypatch: pytest.
 )
 def test_redis_is_named_by_its_url(url: str, connection: str, tmp_path: Path) -> None:
     online = store.repo_config(settings_at(tmp_path, online=url))["online_store"]
-    assert online == {"type": "feature_repo.online.OrderedRedisOnlineStore", "connection_string": connection}
+    assert online == {
+        "type": "feature_repo.feature_store.online.OrderedRedisOnlineStore",
+        "connection_string": connection,
+    }
 
 
 def test_another_online_store_is_refused(tmp_path: Path) -> None:

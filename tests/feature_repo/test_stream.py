@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import domains, folding, fresh, quick, slow_lane
-from feature_repo.event_log import Delivered
-from feature_repo.events import Event
+from feature_repo import domains
+from feature_repo.contract.events import Event
+from feature_repo.feature_store.store import apply, delete_online, feature_store, read_online
+from feature_repo.features import folding, fresh, quick
+from feature_repo.history.sqlite_history import SqliteHistory
+from feature_repo.log.event_log import Delivered
 from feature_repo.settings import Settings
-from feature_repo.sqlite_history import SqliteHistory
-from feature_repo.store import apply, delete_online, feature_store, read_online
-from feature_repo.stream import Processor
+from feature_repo.stream import slow_lane
+from feature_repo.stream.stream import Processor
 from tests.feature_repo import histories, oracle
 
 ENTITIES = [*histories.USERS, *(f"anon:{d}" for d in histories.DEVICES)]

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import domains
-from feature_repo.fresh import Fresh
-from feature_repo.history_store import row_of
-from feature_repo.quick import Quick
-from feature_repo.sqlite_history import SqliteHistory
+from feature_repo.features.fresh import Fresh
+from feature_repo.features.quick import Quick
+from feature_repo.history.history_store import row_of
+from feature_repo.history.sqlite_history import SqliteHistory
 from tests.feature_repo import histories
 from tests.feature_repo.test_stream import ENTITIES, event
 

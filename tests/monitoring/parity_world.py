@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event
+from feature_repo.contract.events import Event
 from feature_repo.settings import Settings
+from feature_repo.stream.embedded import Embedded
 from monitoring.parity import Parity, parity
 from serving import playbook
 from serving.decision_log import DecisionLog

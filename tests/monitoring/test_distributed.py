@@ -101,8 +101,8 @@ def stores(tmp_path: Path) -> Iterator[Settings]:
 
 
 def test_the_block_begins_when_the_workers_work(stores: Settings) -> None:
-    from feature_repo.event_log import open_log
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
+    from feature_repo.log.event_log import open_log
     from feature_repo.settings import now_us
 
     with workers(stores, environment(stores)):

@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from feature_repo import domains, store
-from feature_repo.backfill import backfill
+from feature_repo import domains
 from feature_repo.domains.saas import DOMAIN
 from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.domains.saas.experiment import Experiment as Planted
+from feature_repo.feature_store import store
+from feature_repo.feature_store.backfill import backfill
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY, HOUR
 from monitoring import comparison, covariates, experiments, experiments_console

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.events import Event
-from feature_repo.feedback import VIEWED
-from feature_repo.lake import Lake
+from feature_repo.contract.events import Event
+from feature_repo.contract.feedback import VIEWED
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from monitoring import exposures
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from feature_repo import domains
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import HOUR, SECOND
 from monitoring import parity as parity_room

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from feature_repo import domains, fresh, quick
+from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.event_log import Delivered
-from feature_repo.lake import Lake
-from feature_repo.store import delete_online, feature_store, read_online, write_online
+from feature_repo.feature_store.store import delete_online, feature_store, read_online, write_online
+from feature_repo.features import fresh, quick
+from feature_repo.lake.lake import Lake
+from feature_repo.log.event_log import Delivered
 from feature_repo.vocabulary import DAY, HOUR, SECOND, Count
 from monitoring.__main__ import main
 from tests.monitoring.parity_world import BEGIN, SAAS, World, clicked, faults, identified, used, wrong

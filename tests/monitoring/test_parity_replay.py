@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.contract.events import Event, parse
 from feature_repo.domains.saas.simulator import simulate
-from feature_repo.events import Event, parse
 from feature_repo.vocabulary import DAY
 from serving import decision_log
 from tests.monitoring.parity_world import BEGIN, SAAS, World

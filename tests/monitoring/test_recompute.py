@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from monitoring import recompute
 from monitoring.recompute import Known, Question, Recomputed
 from tests.feature_repo import histories, oracle

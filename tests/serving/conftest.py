@@ -86,7 +86,7 @@ class FakeReader:
     def ended(self, row: Snapshot, now_us: int) -> bool:
         return row.valid_until_us is not None and row.valid_until_us <= now_us
 
-    def in_force(self, rows: Mapping[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
+    def in_force(self, rows: Mapping[str, Snapshot], now_us: int, patient: bool = True) -> dict[str, Snapshot]:
         if isinstance(self.later, Exception):
             raise self.later
         return {u: self.later[u] for u in rows if u in self.later}
@@ -211,8 +211,8 @@ def made_up_state(home: Path) -> State:
     People with an even number have rows from `start`, +1 h, +2 h, +3 h on, each until the next one; those with an odd
     number have one row that holds for good. Online is everybody's first row.
     """
-    from feature_repo.lake_sql import sender_bucket
-    from feature_repo.store import apply, feature_store, write_online
+    from feature_repo.feature_store.store import apply, feature_store, write_online
+    from feature_repo.lake.lake_sql import sender_bucket
 
     hour, domain = 3_600_000_000, domains.load("saas")
     chosen = Settings(home=home, domain="saas", online="sqlite")

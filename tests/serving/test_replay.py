@@ -77,7 +77,7 @@ class Reader:
     def ended(self, row: Snapshot, now_us: int) -> bool:
         return False
 
-    def in_force(self, rows: Mapping[str, Snapshot], now_us: int) -> dict[str, Snapshot]:
+    def in_force(self, rows: Mapping[str, Snapshot], now_us: int, patient: bool = True) -> dict[str, Snapshot]:
         return {}
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.settings import SOURCE
+from serving import decision_log
 from serving.segments.channels.running import STREAM
 
 KEY = "e2e-" + "k" * 32
@@ -28,7 +28,7 @@ KEY = "e2e-" + "k" * 32
 
 def make_model(state: SimpleNamespace, seed: int) -> Any:
     """A LightGBM model that took a look at the made-up people."""
-    from feature_repo.elapsed import elapsed_seconds
+    from feature_repo.features.elapsed import elapsed_seconds
     from training import dataset
     from training.calibration import Sigmoid
     from training.candidates import LightGBM
@@ -49,7 +49,7 @@ def make_model(state: SimpleNamespace, seed: int) -> Any:
 @pytest.fixture(scope="module")
 def registered(make_state: Callable[[], SimpleNamespace]) -> SimpleNamespace:
     """A state folder with two model versions; version 1 is the champion."""
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
     from training import registry, tracking
 
     state = make_state()
@@ -244,8 +244,8 @@ def _a_kill_loses_at_most_a_second(server: SimpleNamespace, state: SimpleNamespa
 
 
 def logged(state: SimpleNamespace) -> list[dict[str, Any]]:
-    files = sorted(state.settings.decisions.glob("*.parquet"))
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
+    rows: list[dict[str, Any]] = decision_log.read(state.settings.decisions).to_pylist()
+    return rows
 
 
 def test_a_bento_holds_the_champion_and_runs_elsewhere(registered: SimpleNamespace, tmp_path: Path) -> None:
@@ -271,7 +271,12 @@ def test_a_bento_holds_the_champion_and_runs_elsewhere(registered: SimpleNamespa
 
 
 def _everything_is_in_it(bento: Path, state: SimpleNamespace) -> None:
-    files = ("serving/service.py", "serving/policies/saas.yaml", "training/model.py", "feature_repo/online.py")
+    files = (
+        "serving/service.py",
+        "serving/policies/saas.yaml",
+        "training/model.py",
+        "feature_repo/feature_store/online.py",
+    )
     for file in (*files, "serving/collect/firstmile.js", "serving/console/index.html", "serving/console/demo.js"):
         assert (bento / "src" / file).is_file()
     assert (bento / "src" / "feature_repo" / "feature_store.yaml").is_file()

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import domains
-from feature_repo.backfill import alone, backfill
-from feature_repo.embedded import Embedded
-from feature_repo.lake import Lake
+from feature_repo.feature_store.backfill import alone, backfill
+from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings, now_us
-from feature_repo.store import feature_store, read_online
+from feature_repo.stream.embedded import Embedded
 from monitoring.parity import parity
 from serving import openapi, wiring
 from serving.app import App
@@ -383,7 +383,7 @@ def test_a_store_that_cannot_be_had_now_is_tried_again(
     new_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.erasing.RETRY_US", 200_000)
-    monkeypatch.setattr("feature_repo.backfill.WAIT_S", 0.1)
+    monkeypatch.setattr("feature_repo.feature_store.backfill.WAIT_S", 0.1)
     service = new_service()
     fill(service)
     with alone(service.settings):  # as while a backfill runs
@@ -428,16 +428,16 @@ def test_redis_holds_nothing_afterwards(new_service: Callable[..., Service], red
 
 
 KILLS = {
-    "before the plan": "feature_repo.tombstones.Tombstones.planned",
-    "before the lake": "feature_repo.lake.Lake.erase",
-    "in the lake": "feature_repo.lake.Lake._publish_manifest",
-    "before the log": "feature_repo.sqlite_log.SqliteLog.erase",
-    "before the history": "feature_repo.stream.Processor.erase",
-    "before the files are cleaned": "feature_repo.erasure.purge",
-    "before the features": "feature_repo.erasure.erase_offline",
-    "before the online store": "feature_repo.erasure.erase_online",
+    "before the plan": "feature_repo.erasing.tombstones.Tombstones.planned",
+    "before the lake": "feature_repo.lake.lake.Lake.erase",
+    "in the lake": "feature_repo.lake.lake.Lake._publish_manifest",
+    "before the log": "feature_repo.log.sqlite_log.SqliteLog.erase",
+    "before the history": "feature_repo.stream.stream.Processor.erase",
+    "before the files are cleaned": "feature_repo.erasing.erasure.purge",
+    "before the features": "feature_repo.erasing.erasure.erase_offline",
+    "before the online store": "feature_repo.erasing.erasure.erase_online",
     "before the decisions": "serving.decision_log.DecisionLog.erase",
-    "before the end": "feature_repo.tombstones.Tombstones.finish",
+    "before the end": "feature_repo.erasing.tombstones.Tombstones.finish",
 }
 ALWAYS = ("before the plan", "in the lake", "before the history", "before the end")
 

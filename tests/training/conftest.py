@@ -26,7 +26,7 @@ def rows() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def shop_state(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A shop with 500 people, its feature rows written and applied to Feast."""
-    from feature_repo.store import apply
+    from feature_repo.feature_store.store import apply
 
     people = shop_people()
     table = pa.Table.from_pandas(people.drop(columns="skill"), preserve_index=False)

@@ -79,7 +79,7 @@ def test_the_parent_run_says_what_it_learnt_from(a_shop: Shop, trained: Trained)
 
 
 def test_feast_resolves_the_features_of_the_model(a_shop: Shop, trained: Trained) -> None:
-    from feature_repo.store import feature_store
+    from feature_repo.feature_store.store import feature_store
 
     resolved = feature_store(a_shop.settings).mlflow.resolve_features("models:/shop-engagement/1")
     assert resolved == "shop_v1"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from feature_repo.domain import Ingested
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 
 TABLES = ("assessments", "courses", "studentAssessment", "studentInfo", "studentRegistration", "studentVle", "vle")

@@ -16,7 +16,7 @@ from feature_repo.domains.saas.filling import ingest
 from feature_repo.domains.saas.people import HORIZON_DAYS
 from feature_repo.domains.saas.truth import attainable
 from feature_repo.domains.saas.words import ACTS, SAID
-from feature_repo.outcomes import outcomes_of_events
+from feature_repo.lake.outcomes import outcomes_of_events
 from feature_repo.vocabulary import DAY, HOUR
 
 HORIZON = HORIZON_DAYS * DAY

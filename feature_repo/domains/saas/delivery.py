@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.contract.feedback import VIEWED
 from feature_repo.domains.saas.behaviour import Act, Acts, Ints, together
 from feature_repo.domains.saas.experiment import CONTROL
 from feature_repo.domains.saas.people import People, user_id
-from feature_repo.feedback import VIEWED
 from feature_repo.vocabulary import DAY, HOUR, MINUTE, SECOND
 
 Raw = dict[str, Any] | bytes

@@ -15,7 +15,7 @@ from feature_repo.domains.saas import truth
 from feature_repo.domains.saas.experiment import Experiment
 from feature_repo.domains.saas.people import Effects
 from feature_repo.domains.saas.simulator import DAYS, simulate
-from feature_repo.intake import take_in
+from feature_repo.lake.intake import take_in
 from feature_repo.settings import Settings, now_us
 from feature_repo.vocabulary import HOUR
 
@@ -100,7 +100,7 @@ def _same(settings: Settings, recorded: dict[str, Any], asked: dict[str, Any], e
 
 def _still_there(settings: Settings, accepted: int) -> None:
     """Raises ValueError where the lake has lost what was simulated into it."""
-    from feature_repo.lake import Lake
+    from feature_repo.lake.lake import Lake
 
     if (position := Lake(settings.lake).last_position()) < accepted:
         raise ValueError(
@@ -111,7 +111,7 @@ def _still_there(settings: Settings, accepted: int) -> None:
 
 def _start_over(settings: Settings, parameters: dict[str, Any]) -> None:
     """Empties what an unfinished simulation left, and nothing else."""
-    from feature_repo.lake import Lake
+    from feature_repo.lake.lake import Lake
 
     lake = Lake(settings.lake)
     begun = settings.state / BEGUN

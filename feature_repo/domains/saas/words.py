@@ -50,6 +50,7 @@ ACTS = (
         "use of a feature tried before",
         "uses of a feature tried before",
         {"name": "Feature Used", "feature": Carried.AGAIN},
+        needs="features_used",
     ),
     Act("new feature tried", "new features tried", {"name": "Feature Used", "feature": Carried.NEW}),
     Act("file of 1 MB uploaded", "files of 1 MB uploaded", {"name": "File Uploaded", "bytes": 1_000_000}),

@@ -1,9 +1,9 @@
-"""Changes in the broker that holds the event log: `<name>.segments`, keyed by the user (feature_repo/publisher.py)."""
+"""Changes in the broker that holds the event log: `<name>.segments`, keyed by the user (see log/publisher.py)."""
 
 import random
 from collections.abc import Callable, Sequence
 
-from feature_repo.publisher import Publisher, open_publisher
+from feature_repo.log.publisher import Publisher, open_publisher
 from feature_repo.settings import Settings
 from serving.segments.channels.channel import backoff_s
 from serving.segments.channels.event import document, encode

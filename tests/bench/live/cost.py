@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from feature_repo.embedded import Embedded
 from feature_repo.settings import now_us
+from feature_repo.stream.embedded import Embedded
 from tests.bench.figures import Cell, Check, Table, alternated, paired, quantile
 from tests.bench.live import traffic
 from tests.bench.live.one_event import of

@@ -43,6 +43,7 @@ def _round(world: World, which: str, number: int) -> Round:
     with meanwhile(Plan(service.port, "/v1/batch", str(path), CONNECTIONS, half / traffic.EACH)):
         found = _decide(world, users if which == SAME else world.people)
     service.ready()
+    service.rest()
     return found
 
 

@@ -35,6 +35,7 @@ def _round(world: World, which: str, number: int) -> Round:
     with meanwhile(Plan(service.port, "/v1/batch", str(path), 2, PER_SECOND)):
         durable, _ = freshness(service, world.people, seconds, number)
     service.settle([which])
+    service.rest()
     return figures(durable)
 
 

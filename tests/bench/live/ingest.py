@@ -6,8 +6,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.domain import Domain
-from feature_repo.events import ANONYMOUS
 from tests.bench.figures import Cell, Table, lowest, paired
 from tests.bench.live import traffic
 from tests.bench.live.naive import ByHand
@@ -63,6 +63,7 @@ def through(world: World, service: Service, run: str, many: int, number: int) ->
     sample = sorted({e["userId"] for e in sent if "userId" in e})
     sample = sample[:: max(1, len(sample) // SAMPLE)]
     service.exact(sample, {u: traffic.senders(u) for u in sample})
+    service.rest()
     if found.accepted != many:
         raise RuntimeError(f"expected {many} accepted events; came {found.accepted}")
     if service.settings.online != "sqlite":

@@ -85,7 +85,7 @@ class Feast:
     def __init__(self, folder: Path, domain: Domain) -> None:
         from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig, ValueType
 
-        from feature_repo.definitions import DTYPES
+        from feature_repo.feature_store.definitions import DTYPES
 
         folder.mkdir(parents=True)
         types = domain.feature_types

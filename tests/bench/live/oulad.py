@@ -9,7 +9,7 @@ from typing import Any
 
 import ibis
 
-from feature_repo.lake import Lake
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from serving.times import rfc3339
 from tests.bench import states

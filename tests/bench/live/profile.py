@@ -16,8 +16,8 @@ from types import FrameType
 
 import msgspec
 
-from feature_repo.embedded import Embedded
 from feature_repo.settings import SOURCE, now_us
+from feature_repo.stream.embedded import Embedded
 from serving import wiring
 from tests.bench.figures import Cell, Table
 from tests.bench.live import traffic
@@ -26,23 +26,17 @@ from tests.bench.options import steps
 
 STAGES = {
     "serving/": "door: receipts",
-    "feature_repo/wire.py": "door: parse and check",
-    "feature_repo/events.py": "door: parse and check",
-    "feature_repo/declared.py": "door: parse and check",
-    "feature_repo/embedded.py": "door: what is pending",
-    "feature_repo/sqlite_log.py": "event log: append, sync, poll",
-    "feature_repo/event_log.py": "event log: append, sync, poll",
-    "feature_repo/history": "history: add, read, note",
-    "feature_repo/sqlite_history": "history: add, read, note",
-    "feature_repo/redis_": "history: add, read, note",
-    "feature_repo/past.py": "history: add, read, note",
-    "feature_repo/fresh.py": "features: as_of in DuckDB",
-    "feature_repo/plain.py": "features: in Python",
-    "feature_repo/quick.py": "features: in Python",
-    "feature_repo/working_set.py": "features: in Python",
-    "feature_repo/stream.py": "stream: rows to what Feast takes",
-    "feature_repo/store.py": "Feast's values (protos)",
-    "feature_repo/online.py": "online store: encode, write",
+    "feature_repo/contract/": "door: parse and check",
+    "feature_repo/stream/embedded.py": "door: what is pending",
+    "feature_repo/log/": "event log: append, sync, poll",
+    "feature_repo/history/working_set.py": "features: in Python",
+    "feature_repo/history/": "history: add, read, note",
+    "feature_repo/lake/past.py": "history: add, read, note",
+    "feature_repo/features/fresh.py": "features: as_of in DuckDB",
+    "feature_repo/features/": "features: in Python",
+    "feature_repo/stream/stream.py": "stream: rows to what Feast takes",
+    "feature_repo/feature_store/store.py": "Feast's values (protos)",
+    "feature_repo/feature_store/online.py": "online store: encode, write",
 }
 """By the beginning of a file's path; a file that is not among them counts under its own name."""
 ROOMS = ("feature_repo/", "serving/")
@@ -89,8 +83,7 @@ def _through(live: Embedded, sent: list[dict[str, object]]) -> None:
         await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
 
     asyncio.run(all_of_them())
-    users = [str(event["userId"]) for event in sent if "userId" in event]
-    while live.pending.of(users):
+    while live.lag():
         time.sleep(0.005)
 
 

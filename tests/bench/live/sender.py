@@ -151,12 +151,17 @@ def send(plan: Plan) -> Sent:
 
 @contextmanager
 def meanwhile(plan: Plan) -> Iterator[None]:
-    """Send while the block runs; whatever is left then is not sent."""
+    """Send while the block runs; whatever is left then is not sent.
+
+    Raises:
+        RuntimeError: it failed, see `Sending.wait`, or had nothing left to send before the block ended.
+    """
     sending = Sending(plan)
     time.sleep(0.5)  # until it has begun
     try:
         yield
         if sending.ended():
+            sending.wait()
             raise RuntimeError(f"the sender to {plan.path} came to its end before what it was to run beside")
     finally:
         sending.stop()

@@ -15,10 +15,10 @@ import httpx
 
 from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.lake import Lake
-from feature_repo.log_to_lake import drain
+from feature_repo.feature_store.store import delete_online, feature_store, read_online
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import SOURCE, Settings, now_us
-from feature_repo.store import delete_online, feature_store, read_online
 from monitoring.live import free_port
 from tests.bench.contenders import server
 from tests.bench.live.traffic import click
@@ -26,9 +26,9 @@ from tests.feature_repo import oracle
 
 LOOK_S = 0.0002
 """How long to wait before looking at the online store again."""
-LAG_S = 0.005
+LAG_S = 0.05
 """The same for what is not applied."""
-NO_LAG = "firstmile_log_lag 0"
+NO_LAG, AT_REST = "firstmile_log_lag 0", "firstmile_segments_waiting 0"
 PATIENCE_S = 600
 LIMIT = "1000000"
 """FIRSTMILE_RATE: events a second of one key, out of the way of what is measured."""
@@ -91,14 +91,25 @@ class Service:
             TimeoutError: that takes too long.
         """
         deadline = time.monotonic() + PATIENCE_S
-        while NO_LAG not in self.client.get("/metrics").raise_for_status().text.splitlines():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"after {PATIENCE_S} s there are events that are not applied")
-            time.sleep(LAG_S)
+        self._until(NO_LAG, deadline)
         for user in users:
             while self.client.post("/v1/decide", json={"userId": user}).raise_for_status().json()["stale"]:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"after {PATIENCE_S} s the features of {user} still lack an accepted event")
+
+    def rest(self) -> None:
+        """Wait until everybody's segments are up to date too: nothing is left to do.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
+        self._until(AT_REST, time.monotonic() + PATIENCE_S)
+
+    def _until(self, line: str, deadline: float) -> None:
+        while line not in self.client.get("/metrics").raise_for_status().text.splitlines():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {PATIENCE_S} s there is no {line!r} in /metrics")
+            time.sleep(LAG_S)
 
     def exact(self, users: Sequence[str], senders: dict[str, list[str]]) -> None:
         """Whether what is online of these people is what the definition says of their events in the lake.

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from feature_repo.events import ANONYMOUS, Event
+from feature_repo.contract.events import ANONYMOUS, Event
 from feature_repo.settings import now_us
 from serving.times import rfc3339
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 import msgspec
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
-from feature_repo.events import Event
-from feature_repo.history_store import row_of
+from feature_repo.contract.events import Event
+from feature_repo.history.history_store import row_of
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream.embedded import Embedded
 from tests.bench import states
 from tests.bench.figures import Cell, Check, Table, alternated
 from tests.bench.live.naive import Feast

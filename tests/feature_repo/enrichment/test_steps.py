@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feature_repo import domains
-from feature_repo.declared import declared_types
+from feature_repo.contract.declared import declared_types
+from feature_repo.contract.events import Event, parse
 from feature_repo.enrichment import Channel, LocalTime, Range, Step, TableJoin, UserAgent
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.enrichment.local_time import _zone
-from feature_repo.events import Event, parse
 from feature_repo.vocabulary import Column
 
 NOW = 1_780_000_000_000_000

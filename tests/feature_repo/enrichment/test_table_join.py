@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.contract.events import Event
 from feature_repo.enrichment import TableJoin
-from feature_repo.events import Event
 from feature_repo.vocabulary import Column
 from tests.feature_repo.enrichment.test_steps import FOLDER, PLANS, event_of
 

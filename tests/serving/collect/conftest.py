@@ -16,10 +16,10 @@ import pytest
 import uvicorn
 
 from feature_repo import domains
-from feature_repo.event_log import Delivered
-from feature_repo.events import Event
-from feature_repo.quarantine import Quarantine
-from feature_repo.sqlite_log import SqliteLog
+from feature_repo.contract.events import Event
+from feature_repo.lake.quarantine import Quarantine
+from feature_repo.log.event_log import Delivered
+from feature_repo.log.sqlite_log import SqliteLog
 from serving.app import App
 from serving.auth import Keys
 from serving.collect.door import Door

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo import domains
+from feature_repo.contract.events import Event
 from feature_repo.enrichment.compiled import Enrichment
-from feature_repo.events import Event
-from feature_repo.quarantine import Quarantine
-from feature_repo.sqlite_log import SqliteLog
+from feature_repo.lake.quarantine import Quarantine
+from feature_repo.log.sqlite_log import SqliteLog
 from serving.app import App
 from serving.auth import Keys
 from serving.collect.door import Door

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.event_log import Busy
-from feature_repo.events import Event
-from feature_repo.quarantine import Quarantine
-from feature_repo.tombstones import Tombstones
+from feature_repo.contract.events import Event
+from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.lake.quarantine import Quarantine
+from feature_repo.log.event_log import Busy
 from serving.collect.door import AT_ONCE, Door
 
 NOW = 1_767_261_600_000_000

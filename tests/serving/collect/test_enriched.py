@@ -15,14 +15,14 @@ import ibis
 import pytest
 
 from feature_repo import domains
-from feature_repo.embedded import Embedded
+from feature_repo.contract.events import Event
 from feature_repo.enrichment import HttpJoin, Step, TableJoin
 from feature_repo.enrichment.compiled import AT_ONCE, Enrichment
-from feature_repo.events import Event
-from feature_repo.intake import take_in
-from feature_repo.lake import Lake
+from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.lake.intake import take_in
+from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
-from feature_repo.store import feature_store, read_online
+from feature_repo.stream.embedded import Embedded
 from feature_repo.vocabulary import Column
 from serving import wiring
 from serving.app import App
@@ -122,7 +122,7 @@ def test_a_source_that_says_nothing_delays_a_batch_by_its_time_out_only(
         began = time.monotonic()
         raws = [raw(messageId=f"m{n}", anonymousId=f"a{n}") for n in range(50)]
         receipts = asyncio.run(door.accept(raws, NOW))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 8  # not 50 times 0.2 s
     assert [r.status for r in receipts] == ["accepted"] * 50
     assert all(e.context == SENT["context"] | {k: ADDED[k] for k in ("campaign", "local", "flags")} for e in log.events)
     assert 'firstmile_enrichment_failures_total{step="1 HttpJoin",reason="timeout"}' in door.metrics()

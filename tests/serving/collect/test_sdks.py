@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from feature_repo.events import Event
+from feature_repo.contract.events import Event
 
 AT = datetime(2026, 5, 1, 9, 30, 0, 123456, UTC)
 AT_US = 1_777_627_800_123_456

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from feature_repo.embedded import Embedded
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream.embedded import Embedded
 from serving import wiring
 from serving.app import App
 from serving.auth import Keys

@@ -4,8 +4,8 @@ import json
 
 from hypothesis import strategies as st
 
-from feature_repo.feedback import ABOUT_ELEMENTS, VIEWED
-from feature_repo.history_store import Row
+from feature_repo.contract.feedback import ABOUT_ELEMENTS, VIEWED
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import DAY, HOUR, MINUTE
 from serving.policy import Boundaries, Element, Limits, Policy
 

@@ -7,8 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.feedback import COMPLETED, DISMISSED, SHOWN
-from feature_repo.history_store import Row
+from feature_repo.contract.feedback import COMPLETED, DISMISSED, SHOWN
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import DAY, HOUR, MINUTE
 from serving.policy import Choice, Feedback, Policy, choose, fold
 from tests.serving.policy.lives import GAP, NOW, SEGMENTS, histories, policies, row

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.feedback import CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
-from feature_repo.history_store import Row
+from feature_repo.contract.feedback import CLICKED, COMPLETED, DISMISSED, SHOWN, VIEWED
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import DAY, HOUR, MINUTE
 from serving.policy import ElementFeedback, Feedback, Seen, fold
 from tests.serving.policy.lives import GAP, MOMENTS, NOW, histories, row

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from feature_repo import domains
-from feature_repo.history_store import Row
+from feature_repo.history.history_store import Row
 from feature_repo.vocabulary import SECOND
 from serving import policy
 from serving.policy.loading import FOLDER as SHIPPED

@@ -10,7 +10,7 @@ from feature_repo.settings import Settings
 from serving.__main__ import main
 from serving.engine import rfc3339
 from serving.rules.fold import fold
-from serving.rules.history import History, NoHistoryError
+from serving.rules.history import History, NoHistoryError, there
 from serving.rules.reading import load
 
 OLD = "domain: saas\nsegments:\n  keen: {why: clicks, when: clicks >= 100}\n"
@@ -152,6 +152,7 @@ def test_rows_of_one_moment_and_rows_that_repeat(state: SimpleNamespace, tmp_pat
             "user_id": ["v", "u", "u", "u", "u"],
             "event_timestamp": pa.array([9, 30, 10, 20, 10], pa.int64()).cast(moment),
             "created": pa.array([1, 1, 2, 1, 1], pa.int64()).cast(moment),
+            "valid_until_us": [15, None, 10, 30, 20],
             "clicks": [4, 3, 1, 1, 2],
         }
     )
@@ -159,7 +160,11 @@ def test_rows_of_one_moment_and_rows_that_repeat(state: SimpleNamespace, tmp_pat
     people = dict(History(tmp_path, ["clicks"]).people())
     assert people == {
         "u": [(10, {"clicks": 1}, 30), (30, {"clicks": 3}, None)],
-        "v": [(9, {"clicks": 4}, None)],
+        "v": [(9, {"clicks": 4}, 15)],
     }
+    assert [[there(people[u], at) for at in (8, 9, 14, 15, 99)] for u in "vu"] == [
+        [False, True, True, False, False], [False, False, True, True, True],
+    ]  # fmt: skip
+    assert not there([], 9)
     rules = load(written(tmp_path, "r.yaml", OLD.replace(">= 100", "== 1")), state.domain)
     assert [(m.entered, m.at_us) for m in fold(rules, people["u"]).moves] == [(True, 10), (False, 30)]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream import slow_lane
 from serving import decision_log, wiring
+from serving.segments.announcer import BEHIND, GONE, REST, REST_BEHIND
 from serving.segments.fill import fill
 from serving.segments.journal import Change
 from serving.times import rfc3339
@@ -64,11 +66,11 @@ def click(n: int, at_us: int, user: str = "u1", **more: Any) -> dict[str, Any]:
     return named | {"timestamp": rfc3339(at_us), "properties": {"target": "x"}} | more
 
 
-def changes(service: Service, segment: str, wanted: int, within_s: float = 30.0) -> list[Change]:
-    """The changes of u1's membership, once there are so many."""
+def changes(service: Service, segment: str, wanted: int, within_s: float = 30.0, user: str = "u1") -> list[Change]:
+    """The changes of somebody's membership, once there are so many."""
     deadline = time.monotonic() + within_s
     while True:
-        found = [c for c in service.engine.keeper.journal.of(["u1"]) if c.segment == segment]
+        found = [c for c in service.engine.keeper.journal.of([user]) if c.segment == segment]
         if len(found) >= wanted:
             return found
         assert time.monotonic() < deadline, found
@@ -81,6 +83,41 @@ def test_time_alone_moves_people_and_nobody_asks(start):
     entered, left = changes(service, "here", 2)
     assert [(c.entered, c.at_us) for c in (entered, left)] == [(True, at), (False, at + 3_000_000)]
     assert left.noted_us >= left.at_us
+
+
+def test_who_is_due_in_the_slow_lane_keeps_nobody_from_being_told(start, monkeypatch):
+    service, at = start(), now_us()
+    service.send(click(1, at, "much"), click(2, at + 1, "much"), click(1, at, "u1"))
+    journal = service.engine.keeper.journal
+    for user in ("u1", "much"):
+        changes(service, "here", 1, user=user)
+    monkeypatch.setattr(slow_lane, "HEAVY", 1)
+    monkeypatch.setattr(service.announcer._reader, "ended", lambda row, now: row.values["clicks"] == 2)
+    with service.live.processor._lanes.slow_lock:  # the slow lane is at it
+        _, left = changes(service, "here", 2)
+        assert (left.entered, left.at_us) == (False, at + 3_000_000)
+        while now_us() < at + 5_000_000:
+            time.sleep(0.05)
+        assert [c.entered for c in journal.of(["much"]) if c.segment == "here"] == [True], "their row is not known yet"
+    monkeypatch.undo()
+    (told,) = (c for c in changes(service, "here", 2, user="much") if not c.entered)
+    assert told.at_us == at + 3_000_001
+
+
+def test_others_are_told_less_often_while_events_wait(start, monkeypatch):
+    announcer = start().announcer
+    assert (announcer._reader.lag(), announcer._rest_s(2.0)) == (0, REST * 2.0)
+    monkeypatch.setattr(announcer._reader, "lag", lambda: BEHIND + 1)
+    assert announcer._rest_s(2.0) == REST_BEHIND * 2.0
+
+
+def test_metrics_say_of_how_many_others_are_to_be_told(start):
+    service = start()
+    service.announcer.close()  # driven from here
+    service.announcer.touch(["u1", "u2"])
+    assert "firstmile_segments_waiting 2" in service.engine.metrics.text({}).splitlines()
+    service.announcer.look()
+    assert "firstmile_segments_waiting 0" in service.engine.metrics.text({}).splitlines()
 
 
 def test_what_fell_due_during_a_stop_is_caught_up(start):
@@ -140,7 +177,7 @@ def test_whoever_opts_out_leaves_every_segment_and_nothing_more_is_taken(start):
 
 
 def test_everybody_at_once_is_what_following_each_gives(start, tmp_path):
-    from feature_repo.backfill import backfill
+    from feature_repo.feature_store.backfill import backfill
 
     service, at = start(), now_us() - 3_600_000_000
     service.send(*(click(n, at + n * 1_000_000, f"u{n % 3}") for n in range(12)))
@@ -161,6 +198,43 @@ def test_everybody_at_once_is_what_following_each_gives(start, tmp_path):
     assert again.decide("u1")["segments"] == ["clicking"]
     again.announcer.tell()
     assert len(again.engine.keeper.journal.of(["u0", "u1", "u2"])) == before
+
+
+def test_an_anonymous_person_who_became_known_is_followed_no_longer(start):
+    """As in bulk: a row that has ended is all that the online store has of the anonymous person."""
+    from feature_repo.feature_store.backfill import backfill
+    from feature_repo.feature_store.materialize import materialize
+
+    service, at = start(), now_us() - 60_000_000
+    anonymous = {
+        "messageId": "a",
+        "type": "track",
+        "event": "Clicked",
+        "anonymousId": "d",
+        "properties": {"target": "x"},
+    }
+    known = {"messageId": "b", "type": "identify", "anonymousId": "d", "userId": "u1", "traits": {}}
+    service.send(anonymous | {"timestamp": rfc3339(at)}, known | {"timestamp": rfc3339(at + 30_000_000)})
+    start.stop()
+    backfill(service.settings)
+    for file in (*service.settings.state.glob("segments.db*"), *service.settings.state.glob("online.db*")):
+        file.unlink()
+    materialize(service.settings, now_us())
+    book = service.engine.playbook
+    assert fill(service.settings, SAAS, book, None, at + 10_000_000) == 1
+    again = start()
+    journal, deadline = again.engine.keeper.journal, time.monotonic() + 30
+    while journal.document("anon:d") is not None or journal.due(now_us(), 9):
+        assert time.monotonic() < deadline, journal.due(now_us(), 9)
+        time.sleep(0.05)
+    left = [c for c in journal.of(["anon:d"]) if not c.entered]
+    assert ("clicking", GONE) in {(c.segment, c.cause) for c in left}
+    assert not again.decide("anon:d")["known"]
+    assert again.decide("u1")["segments"] == ["clicking"]
+    start.stop()
+    for file in service.settings.state.glob("segments.db*"):
+        file.unlink()
+    assert fill(service.settings, SAAS, book, None, now_us()) == 1, "u1 alone"
 
 
 EXPERIMENTS = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from feature_repo.publisher import Message
+from feature_repo.log.publisher import Message
 from feature_repo.settings import Settings
 from serving.segments.channels.broker import Broker
 from serving.segments.channels.channel import Channel

@@ -1,24 +1,27 @@
 """Whatever order, repetition, batches, kills and times of asking: what the rules remember is that of the definition."""
 
 import itertools
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import domains
-from feature_repo.history_store import row_of
-from feature_repo.personal import Personal
+from feature_repo.feature_store.store import apply
+from feature_repo.history.history_store import NEVER, row_of
+from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import Settings
-from feature_repo.sqlite_history import SqliteHistory
-from feature_repo.store import apply
-from feature_repo.stream import Processor
+from feature_repo.stream.personal import Personal
+from feature_repo.stream.stream import Processor
 from serving import policy, rules
 from serving.decide import Placed, Snapshot
 from serving.segments import timeline
 from serving.segments.journal import Journal
 from serving.segments.keeper import Keeper
+from serving.segments.person import Behind, Gone
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.compute import Computer
 from tests.feature_repo.test_stream import Clock, event
@@ -70,31 +73,42 @@ def compute() -> Computer:
 class World:
     """A history that grows, and a keeper over it that can be killed."""
 
-    def __init__(self, settings: Settings, folder: Path, eras: list[timeline.Era]) -> None:
-        self.settings, self.folder, self.eras = settings, folder, eras
+    def __init__(self, settings: Settings, folder: Path, eras: list[timeline.Era], most: int | None = None) -> None:
+        self.settings, self.folder, self.eras, self.most = settings, folder, eras, most
         self.history = SqliteHistory(folder / "history.db")
         self.processor = Processor(settings, self.history.reader(), Clock())
         self.begin()
 
     def begin(self) -> None:
         """A process starts."""
-        personal = Personal(self.settings, self.history)
-        self.keeper = Keeper(personal, Journal(self.folder / "segments.db"), self.eras, GAP, lambda values, at: {})
+        journal, self.caught_up = Journal(self.folder / "segments.db"), threading.Event()
+        self.keeper = Keeper(self.reader, journal, self.eras, GAP, lambda values, at: {})
+        self.keeper.caught_up = lambda persons: self.caught_up.set()
+
+    def reader(self, most: int | None) -> Personal:
+        return Personal(self.settings, self.history, None if most is None else self.most)
 
     def kill(self) -> None:
         """It ends, with what it had not written."""
+        self.keeper._slow.close()
         self.keeper.journal.close()
-        self.keeper._personal.close()
+        for personal in (self.keeper._personal, self.keeper._background, self.keeper._patient):
+            personal.close()
         self.begin()
 
-    def follow(self, person: str, at_us: int):
-        """As a decision does; None: there is no row."""
+    def follow(self, person: str, at_us: int, how: str = "follow"):
+        """As a decision does, or who keeps up with everybody; None: there is no row."""
         found, position = self.processor.rows([person], at_us)
         if not (rows := found.to_pylist()):
             return None
         row = rows[0]
         snapshot = Snapshot(row, row["ts_us"], position, row["valid_until_us"], row_position=position)
-        return self.keeper.follow(person, snapshot, at_us)
+        self.caught_up.clear()
+        try:
+            return getattr(self.keeper, how)(person, snapshot, at_us)
+        except Behind:
+            assert self.most is not None and self.caught_up.wait(20)
+            return getattr(self.keeper, how)(person, snapshot, at_us)
 
     def close(self) -> None:
         self.keeper.close()
@@ -147,7 +161,7 @@ def test_any_order_copies_batches_kills_and_times_of_asking(settings, ruled, com
     change = data.draw(st.sampled_from(edges))
     eras = [(0, ruled[0])] if data.draw(st.booleans()) else [(0, ruled[0]), (change, ruled[1])]
     folder = tmp_path_factory.mktemp(f"world{next(FILES)}")
-    world, done = World(settings, folder, eras), 0
+    world, done = World(settings, folder, eras, data.draw(st.sampled_from([None, 0, 3]))), 0  # 0: all in the slow lane
     while done < len(arrivals):
         size = data.draw(st.integers(1, len(arrivals)))
         numbered = [row_of(i, event(r)) for i, r in enumerate(arrivals, 1)]
@@ -158,7 +172,7 @@ def test_any_order_copies_batches_kills_and_times_of_asking(settings, ruled, com
         ):
             t += step
             for person in ("u1", "anon:d1"):
-                found = world.follow(person, t)
+                found = world.follow(person, t, data.draw(st.sampled_from(["follow", "keep_up"])))
                 if found is not None:
                     state, moves = wanted(compute, arrivals[:done], eras, person, t)
                     world.keeper.flush()
@@ -244,3 +258,112 @@ def test_what_the_model_had_to_do_with_stands(settings, tmp_path):
         ("clicking", True, at - 5), ("keen", True, at + 10),
     ]  # fmt: skip
     world.close()
+
+
+class Waiting(Personal):
+    """Reads no trail before it may."""
+
+    def __init__(self, settings: Settings, history: SqliteHistory) -> None:
+        super().__init__(settings, history)
+        self.begun, self.may = threading.Event(), threading.Event()
+
+    def trail(self, person, at_us, since_us=NEVER):
+        self.begun.set()
+        assert self.may.wait(20)
+        return super().trail(person, at_us, since_us)
+
+
+@pytest.fixture
+def long_past(settings, ruled, tmp_path):
+    """A world in which u1 has three events, which are many; their past is being read until `patient.may` is set."""
+    row = {"type": "track", "name": "Clicked", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    clicks = [("u1", 1), ("u2", 2), ("u1", 3), ("u1", 4)]
+    world = World(settings, tmp_path, [(0, ruled[0])], most=2)
+    world.patient = world.keeper._patient = Waiting(settings, world.history)
+    world.history.add(
+        [row_of(n, event(row | {"user_id": u, "message_id": f"m{n}", "ts_us": histories.BASE + n})) for u, n in clicks]
+    )
+    found, position = world.processor.rows(["u1"], histories.BASE + 10)
+    values = found.to_pylist()[0]
+    world.row = Snapshot(values, values["ts_us"], position, values["valid_until_us"], row_position=position)
+    yield world
+    world.patient.may.set()
+    world.close()
+
+
+def test_nobody_waits_for_a_very_long_past(long_past, ruled):
+    world, at = long_past, histories.BASE + 10
+    with pytest.raises(Behind) as behind:
+        world.keeper.follow("u1", world.row, at)
+    assert behind.value.person is None and world.patient.begun.wait(20)
+    assert world.follow("u2", at).document.state.held == {}
+    with pytest.raises(Behind):
+        world.keeper.follow("u1", world.row, at)
+    world.caught_up.clear()
+    world.patient.may.set()
+    assert world.caught_up.wait(20)
+    assert world.keeper.follow("u1", world.row, at).document.state.held == {"clicking": histories.BASE + 3}
+    world.keeper.flush()
+    assert told(world.keeper, "u1") == [(histories.BASE + 3, "clicking", True, ruled[0].version)]
+
+
+@pytest.mark.parametrize("meanwhile", ["the other", "nothing", "erase", "forget", "forget, and the other"])
+@pytest.mark.parametrize(("how", "other"), [("keep_up", "follow"), ("follow", "keep_up")])
+def test_decisions_and_who_keeps_up_with_everybody_do_not_wait_for_each_other(long_past, ruled, how, other, meanwhile):
+    world, at, found = long_past, histories.BASE + 10, []
+    readers = {"keep_up": "_background", "follow": "_personal"}
+    setattr(world.keeper, readers[how], world.patient)
+    setattr(world.keeper, readers[other], Personal(world.settings, world.history))
+
+    def look() -> None:
+        try:
+            found.append(getattr(world.keeper, how)("u1", world.row, at))
+        except Gone:
+            found.append(None)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    assert world.patient.begun.wait(20)
+    for act in {"erase", "forget"}.intersection(meanwhile.split(", ")):
+        getattr(world.keeper, act)(["u1"])
+    if meanwhile.endswith("the other"):
+        same = getattr(world.keeper, other)("u1", world.row, at)
+        assert same.document.state.held == {"clicking": histories.BASE + 3}
+    world.patient.may.set()
+    thread.join()
+    world.keeper.flush()
+    if meanwhile in ("the other", "nothing"):
+        assert found[0].document.state.held == {"clicking": histories.BASE + 3}
+    else:
+        assert found == [None]
+    once = [(histories.BASE + 3, "clicking", True, ruled[0].version)]
+    assert told(world.keeper, "u1") == ([] if meanwhile in ("erase", "forget") else once)
+    assert (world.keeper.journal.document("u1") is None) == (meanwhile in ("erase", "forget"))
+
+
+@pytest.mark.parametrize("gone", ["erase", "forget"])
+def test_of_who_is_erased_while_their_past_is_read_nothing_is_kept(long_past, gone):
+    world = long_past
+    with pytest.raises(Behind):
+        world.keeper.follow("u1", world.row, histories.BASE + 10)
+    assert world.patient.begun.wait(20)
+    getattr(world.keeper, gone)(["u1"])
+    world.patient.may.set()
+    world.keeper._slow.close()
+    assert world.keeper.flush() == [] and world.keeper.journal.document("u1") is None
+
+
+def test_a_copy_of_what_was_known_is_had_meanwhile(long_past):
+    world, at = long_past, histories.BASE + 10
+    world.patient.may.set()
+    found = world.follow("u1", at)
+    world.patient.may.clear()
+    row = {"type": "track", "name": "Clicked", "anonymous_id": None, "received_us": 1, "user_id": "u1",
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    world.history.add([row_of(9, event(row | {"message_id": "late", "ts_us": histories.BASE - 5}))])
+    with pytest.raises(Behind) as behind:
+        world.keeper.follow("u1", msgspec.structs.replace(world.row, row_position=9), at + 1)
+    assert behind.value.person == found and behind.value.person is not found
+    world.keeper.note("u1", behind.value.person, Placed("racing"), "why", "model 1", at + 1)
+    assert found.document.engagement is None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.history_store import row_of
+from feature_repo.feature_store.store import apply
+from feature_repo.history.history_store import row_of
 from feature_repo.settings import Settings
-from feature_repo.store import apply
 from feature_repo.vocabulary import DAY, HOUR
 from serving import rules
 from tests.feature_repo import histories

@@ -8,7 +8,7 @@ import pandas as pd
 
 from feature_repo import domains
 from feature_repo.domain import Domain
-from feature_repo.elapsed import elapsed_seconds
+from feature_repo.features.elapsed import elapsed_seconds
 from feature_repo.vocabulary import HOUR
 from training import calibration
 from training.candidates import LightGBM, Logistic

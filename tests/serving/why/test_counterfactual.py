@@ -1,7 +1,5 @@
 """What would change the outcome: what is promised comes about, and with fewer acts it does not."""
 
-import time
-
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -51,9 +49,19 @@ def test_fewer_acts_of_one_kind_do_not_do(values: dict) -> None:
     if found is None:
         return
     fewer = sum(n for _, n in found.does) if len(found.does) == 1 else 9
-    for one in ACTS:
+    for one in (one for one in ACTS if possible(values, one)):
         for n in range(1, fewer):
             assert order.index(score(done(values, ((one, n),)))[1]) <= order.index(now)
+
+
+def possible(values: dict, one: str) -> bool:
+    return ACTS[one].needs is None or values[ACTS[one].needs] > 0
+
+
+def test_nobody_is_told_to_do_again_what_they_never_did() -> None:
+    for used, never in ((1, set()), (0, {"use of a feature tried before"})):
+        ways = SEARCHER._ways(PEOPLE[0] | {"features_used": used}, NOW)
+        assert {one for way in ways for one, _ in way.does} == set(ACTS) - never
 
 
 def test_many_people_have_one() -> None:
@@ -86,10 +94,8 @@ def test_calls_are_bounded() -> None:
             return model().score_one(values)[0], "at_risk"
 
     stubborn = Stubborn()
-    began = time.perf_counter()
     assert SEARCHER.engagement(stubborn, PEOPLE[0], "at_risk", NOW) is None
     assert stubborn.calls == CALLS
-    assert time.perf_counter() - began < 0.2  # 20 ms on an idle core; ten times that for a busy one
 
 
 @pytest.mark.parametrize("n", range(10))

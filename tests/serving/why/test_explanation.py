@@ -8,6 +8,7 @@ import pytest
 from serving import playbook
 from serving.decide import Asked, Model, Placed, Receipt, Situation, Snapshot, Unavailable, decide
 from serving.policy import ElementFeedback, Feedback
+from serving.policy.feedback import Exposure
 from serving.rules import Membership, State
 from serving.why import person
 from serving.why.answers import Explanation, Why
@@ -64,6 +65,16 @@ def test_all_of_it() -> None:
     assert answer.data.as_of == "2026-03-31T23:33:15.000000Z"
     assert {"uploads", "sessions"} <= set(answer.data.features)
     assert answer.data.features["uploads"] == f"files uploaded ({PEOPLE[0]['uploads']})"
+
+
+def test_every_experiment_is_named_once_with_its_variant_and_why() -> None:
+    seen = {"help_early": Exposure("control", NOW - 1)}
+    receipt, placed = decided(PEOPLE[0], Situation(feedback=Feedback(exposures=seen)))
+    answer = EXPLAINER.explain(receipt, placed, MODEL, BOOK, of_decision(MODEL, receipt))
+    names = [v.experiment for v in receipt.variants]
+    assert "help_early" in names and len(answer.variants) == len(names)
+    for name, said in zip(names, answer.variants, strict=True):
+        assert said.startswith(f"{name}: ") and said.count(name) == 1
 
 
 def test_every_rule_that_holds_says_with_which_values() -> None:

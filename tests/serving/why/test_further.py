@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from feature_repo import domains
 from feature_repo.domain import Act, Carried, Domain
-from feature_repo.elapsed import elapsed_seconds
+from feature_repo.features.elapsed import elapsed_seconds
 from serving.why.further import Further
 from tests.feature_repo import histories, oracle
 

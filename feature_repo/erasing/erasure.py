@@ -1,0 +1,240 @@
+"""Erasing a person here: who goes with them, and their rows in log, history, lake, offline and online features.
+
+plan(person) ─► aliases, events on shared devices, others whose features change ─► erase_live ─► erase_files ─► online
+
+Of an anonymous id that others use too only those events go that are the person's (see history.py); an anonymous id that
+nobody else uses goes as a whole.
+"""
+
+import shutil
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_repo import domains
+from feature_repo.contract.events import ANONYMOUS
+from feature_repo.feature_store import backfill
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import literal
+from feature_repo.lake.log_to_lake import drain
+from feature_repo.log.event_log import shard_key
+from feature_repo.settings import Settings
+from feature_repo.sqlite import purge
+
+if TYPE_CHECKING:
+    from feature_repo.stream.embedded import Embedded
+
+SETTLE_S = 30.0
+"""How long is waited for the stream to apply what was accepted before."""
+_EDGE = "type IN ('identify', 'alias') AND user_id IS NOT NULL AND anonymous_id IS NOT NULL"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be removed of a person.
+
+    aliases: anonymous ids that go with them. shared: those that others use too; of their events `messages` go, as
+    (sender, message_id). touched: others whose features that changes. words: values of the person's string features
+    that nobody else has.
+    """
+
+    person: str
+    aliases: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
+    touched: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    @property
+    def senders(self) -> list[str]:
+        """The keys under which the person's events and rows are kept, in all stores."""
+        return [self.person, *(f"{ANONYMOUS}{a}" for a in self.aliases if f"{ANONYMOUS}{a}" != self.person)]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Every way to write one of the person's ids."""
+        return frozenset([*self.senders, *self.aliases])
+
+
+class KnownError(ValueError):
+    """An anonymous id belongs to somebody known, who can be erased, or exported, only by their user id."""
+
+
+def plan(settings: Settings, person: str) -> Plan:
+    """What the lake and the offline rows hold of a person, by user id or "anon:" + anonymous id.
+
+    Raises:
+        KnownError: that anonymous id was identified.
+    """
+    if person.startswith(ANONYMOUS):
+        anonymous = person.removeprefix(ANONYMOUS)
+        with canonical(settings) as con:
+            if con.execute(f"SELECT 1 FROM lake WHERE anonymous_id = ? AND {_EDGE} LIMIT 1", [anonymous]).fetchone():
+                raise KnownError(f"{person} was identified: expected the user id of whom it became")
+        return Plan(person, (anonymous,), words=_words(settings, [person]))
+    with canonical(settings) as con:
+        found = _devices(con, person)
+    return msgspec.structs.replace(found, words=_words(settings, found.senders, found.touched))
+
+
+def _devices(con: duckdb.DuckDBPyConnection, person: str) -> Plan:
+    """The plan, as far as events say."""
+    own = f"SELECT DISTINCT anonymous_id FROM lake WHERE user_id = ? AND {_EDGE}"
+    con.execute(f"CREATE TEMP TABLE hands AS {own}", [person])
+    if not (hands := {a for (a,) in con.execute("SELECT anonymous_id FROM hands").fetchall()}):
+        return Plan(person)
+    con.execute(f"""CREATE TEMP TABLE uses AS SELECT anonymous_id, user_id, message_id, ts_us, {_EDGE} AS edge
+        FROM lake SEMI JOIN hands USING (anonymous_id)""")
+    others = con.execute("SELECT DISTINCT anonymous_id FROM uses WHERE user_id <> ?", [person]).fetchall()
+    shared = sorted(a for (a,) in others)
+    messages, touched = [], {f"{ANONYMOUS}{a}" for a in shared}
+    for anonymous in shared:
+        of = "FROM uses WHERE anonymous_id = ? AND"
+        edges = con.execute(f"SELECT ts_us, message_id, user_id {of} edge ORDER BY ALL", [anonymous]).fetchall()
+        events = con.execute(f"SELECT ts_us, message_id {of} user_id IS NULL ORDER BY ALL", [anonymous]).fetchall()
+        touched |= {user for _, _, user in edges} - {person}
+        messages += [(f"{ANONYMOUS}{anonymous}", m) for ts_us, m in events if _owner(edges, ts_us) == person]
+    return Plan(person, tuple(sorted(hands.difference(shared))), tuple(shared), tuple(messages), tuple(sorted(touched)))
+
+
+def _owner(edges: Sequence[tuple[int, str, str]], ts_us: int) -> str:
+    """Whose an anonymous event is in the end, by the edges on its id in order: the next one's, else the last one's.
+
+    >>> _owner([(10, "m1", "u1"), (20, "m2", "u2")], 11), _owner([(10, "m1", "u1")], 11)
+    ('u2', 'u1')
+    """
+    following = bisect_left(edges, ts_us, key=lambda edge: edge[0])
+    return edges[min(following, len(edges) - 1)][2]
+
+
+@contextmanager
+def canonical(settings: Settings, senders: Sequence[str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with a view `lake` of everybody's canonical events, or some senders'."""
+    import ibis
+
+    con = ibis.duckdb.connect()
+    try:
+        con.create_view("lake", Lake(settings.lake).events(con, senders))
+        yield con.con
+    finally:
+        con.disconnect()
+
+
+def _words(settings: Settings, persons: Sequence[str], touched: Sequence[str] = ()) -> tuple[str, ...]:
+    """Values of string features that these persons' offline rows have, and nobody's but theirs and the touched's."""
+    files = sorted(settings.features.glob("*.parquet"))
+    if not files:
+        return ()
+    rows, found = f"read_parquet([{', '.join(literal(str(f)) for f in files)}])", set[str]()
+    strings = [f for f, kind in domains.load(settings.domain).feature_types.items() if kind == "string"]
+    with duckdb.connect() as con:
+        con.register("mine", pa.table({"user_id": pa.array(persons, pa.string())}))
+        con.register("close", pa.table({"user_id": pa.array([*persons, *touched], pa.string())}))
+        for name in strings:
+            own = f"SELECT {name} FROM {rows} SEMI JOIN mine USING (user_id)"
+            others = f"SELECT {name} FROM {rows} ANTI JOIN close USING (user_id)"
+            found |= {word for (word,) in con.execute(f"{own} EXCEPT {others}").fetchall() if word}
+    return tuple(sorted(found))
+
+
+def settle(live: "Embedded") -> None:
+    """Wait until everything that was accepted is applied, and give it to the lake.
+
+    Raises:
+        TimeoutError: the stream does not get there.
+    """
+    live.log.append([]).result()  # whatever was appended before it is on disk
+    through, deadline = live.log.last, time.monotonic() + SETTLE_S
+    while live.stream.applied < through:
+        if time.monotonic() > deadline:
+            why = live.stream.error or "it has too much to do"
+            raise TimeoutError(f"the stream has applied {live.stream.applied} of {through} events: {why}")
+        time.sleep(0.01)
+    drain(live.settings)
+
+
+def erase_live(live: "Embedded", erasing: Plan) -> dict[str, int]:
+    """Remove a person's events from lake, log and history, and have the others' rows written anew.
+
+    Nothing of theirs may be appended any more. Returns how many events each store had.
+
+    Raises:
+        TimeoutError: see `settle`. BusyError: a backfill runs, or the lake is being compacted.
+    """
+    settle(live)
+    senders, messages = frozenset(erasing.senders), frozenset(erasing.messages)
+    again_of = [f"{ANONYMOUS}{a}" for a in erasing.shared]
+    found = {"lake": erase_lake(live.settings, erasing)}
+    found["log"] = live.log.erase(
+        lambda event: shard_key(event) in senders or (shard_key(event), event.message_id) in messages
+    )
+    found["history"] = live.processor.erase(erasing.senders, again_of, erasing.touched, lambda: drain(live.settings))
+    purge(live.settings.state / "history.db")
+    return found
+
+
+def erase_lake(settings: Settings, erasing: Plan) -> int:
+    """Remove a person's events from the lake; returns how many rows. Raises BusyError, see `erase_live`."""
+    with backfill.alone(settings):  # whose snapshot of the lake has to stay
+        return Lake(settings.lake).erase(frozenset(erasing.senders), frozenset(erasing.messages))
+
+
+def erase_offline(settings: Settings, erasing: Plan) -> int:
+    """Remove a person's offline rows, and the touched others', which the next backfill makes anew; returns how many.
+
+    Also goes what killed programs left in the folders for intermediate files.
+
+    Raises:
+        BusyError: a backfill runs.
+    """
+    with backfill.alone(settings):
+        backfill.again(settings, erasing.touched)
+        mine = erase_rows(sorted(settings.features.glob("*.parquet")), erasing.senders)
+        erase_rows(sorted(settings.features.glob("*.parquet")), erasing.touched)
+        mine += erase_rows(sorted(settings.state.glob("*.parquet")), erasing.senders)
+        for folder in ("spill", "tmp"):
+            shutil.rmtree(settings.state / folder, ignore_errors=True)
+            (settings.state / folder).mkdir(parents=True, exist_ok=True)
+        for part in (*settings.state.glob("*.part"), *settings.features.glob("*.part")):
+            part.unlink()
+    return mine
+
+
+def erase_rows(files: Sequence[Path], persons: Sequence[str]) -> int:
+    """Rewrite those Parquet files that have rows of these persons, by `user_id`, without them; returns how many."""
+    gone = 0
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            if "user_id" not in opened.schema_arrow.names:
+                continue
+            mine = pc.sum(pc.is_in(opened.read(["user_id"])["user_id"], pa.array(persons, pa.string()))).as_py() or 0
+            if not mine:
+                continue
+            part = file.with_suffix(".part")
+            with pq.ParquetWriter(part, opened.schema_arrow) as out:
+                for group in range(opened.num_row_groups):
+                    rows = opened.read_row_group(group)
+                    out.write_table(rows.filter(pc.invert(pc.is_in(rows["user_id"], pa.array(persons, pa.string())))))
+        part.rename(file)
+        gone += mine
+    return gone
+
+
+def erase_online(settings: Settings, erasing: Plan) -> int:
+    """Remove a person's online rows; returns how many there were."""
+    from feature_repo.feature_store.store import delete_online, feature_store, read_online
+
+    store, domain = feature_store(settings, lineage=False), domains.load(settings.domain)
+    there = [p for p, row in zip(erasing.senders, read_online(store, domain, erasing.senders), strict=True) if row]
+    delete_online(store, domain, erasing.senders)
+    if settings.online == "sqlite":
+        purge(settings.state / "online.db")
+    return len(there)

@@ -1,0 +1,330 @@
+"""From the event log to the online store: every event counts once, and rows change on time.
+
+poll ─► history (durable, with its position) ─► ack
+             `─► whose rows are due, by an event or by the clock ─► as_of(now) ─► online rows ─► when they are due next
+
+At least once over idempotent writes: the history knows every copy of a message, and whoever is touched is due there
+until their row has been written. So a kill at any moment costs nothing but doing the last batch again.
+
+Two lanes: in the slow one (see slow_lane.py) are those whose row takes long to compute, so that nobody else waits.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo import domains
+from feature_repo.contract.events import Event
+from feature_repo.feature_store.store import delete_online, feature_store, write_online
+from feature_repo.features.folding import foldable
+from feature_repo.history.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
+from feature_repo.log.event_log import Delivered, EventLog
+from feature_repo.settings import Settings, now_us
+from feature_repo.stream.slow_lane import Lanes, Past, needs_past
+
+MOST_EVENTS = 4_000
+"""Events that are applied together: the more wait, the fewer rows have to be written for them."""
+MOST_PERSONS = 200
+"""Rows that are computed together."""
+WHILE_ONE_WAITS = 50
+"""The same while a decision waits for one of them."""
+BEHIND_S = 2.0
+"""For how long events go first while more wait than are applied together: the fewer rows have to be written."""
+TICK_S = 0.25
+"""How often it is looked whose rows have changed by themselves."""
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Processor:
+    """Applies events to the history and keeps the online rows up to date. Safe from several threads.
+
+    past: reads events of senders whose past was left in the lake.
+    refuses: of whom nothing more is taken, although the log holds it.
+    slow: persons who have events that are applied and not in their row, because they are in the slow lane.
+    on_written: is told whose rows have been written; it must not wait.
+    reached: the log position up to which events are applied: in the row of whoever is not `behind`.
+    awaited: whether somebody waits for an event that is not applied yet.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: HistoryStore,
+        clock: Callable[[], int] = now_us,
+        past: Past | None = None,
+        refuses: Callable[[Event], bool] = lambda _: False,
+    ) -> None:
+        self.history, self.clock, self._refuses = history, clock, refuses
+        self.slow = history.deferred()
+        self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
+        self._rows = OnlineRows(settings)
+        self._lanes = Lanes(settings.domain, history, past)
+        self._mine: dict[str, int] = {}
+        self._first: dict[str, None] = {}
+        self.awaited = False
+        self.reached = history.position()
+
+    def apply(self, delivered: Sequence[Delivered]) -> None:
+        """Take events in, durably: after this they can be acked."""
+        with self._lanes.lock:
+            rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered if not self._refuses(d.event)]
+            added = self.history.add(rows)
+            self._lanes.quick.add(added)
+            for person in added.touched:
+                self._mine.setdefault(person, self.reached)
+            self.reached = self.history.position()
+
+    def behind(self, person: str) -> bool:
+        """Whether an event that is applied is not in this person's row."""
+        return person in self._mine or person in self.slow
+
+    def hurry(self, persons: Iterable[str]) -> None:
+        """Somebody waits for these persons' rows: they come before the others'."""
+        persons = list(persons)
+        self._first |= dict.fromkeys(persons)
+        self.awaited |= any(p not in self._mine and p not in self.slow for p in persons)
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a row that somebody waits for can be written."""
+        return any(p in self._mine for p in list(self._first))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody who was touched waits for their row, but for those in the slow lane."""
+        return bool(self._mine)
+
+    @property
+    def settled(self) -> int:
+        """The log position up to which everybody's row has their events, but for the slow lane; for the one thread."""
+        return next(iter(self._mine.values()), self.reached)
+
+    def refresh(self, most: int = MOST_PERSONS) -> int:
+        """Write the rows of up to `most` persons who are due by now; returns how many were due."""
+        with self._lanes.lock:
+            now = self.clock()
+            first = [p for p in list(self._first) if p in self._mine]
+            most = min(most, WHILE_ONE_WAITS) if first else most
+            persons = list(dict.fromkeys([*first, *self._mine]))[:most] or self.history.claim(now, most)
+            slow = needs_past(self._lanes.quick, persons) | self._lanes.slow.working_on.intersection(persons)
+            self.history.defer(slow, now)
+            self.slow |= {p for p in slow if self.history.unsettled(p)}
+            quick = [p for p in persons if p not in slow]
+            if quick:
+                found, by = self._lanes.quick.rows(quick, now)
+                self.history.note(self._rows.write(self.history, quick, found, by), by)
+                self.history.defer(foldable(self._lanes.quick, quick, now), now)
+                self.on_written(quick)
+            for person in persons:
+                self._mine.pop(person, None)
+                self._first.pop(person, None)
+            if not self._mine:
+                self._first.clear()
+            return len(persons)
+
+    def refresh_slow(self) -> int:
+        """The same for some of those in the slow lane; returns how many. Others may go on meanwhile."""
+        with self._lanes.slow_lock:
+            lane = self._lanes.slow
+            persons = lane.claim(self.clock())
+            for some in lane.together(persons):
+                found, by = lane.rows(some, self.clock())
+                lane.history.note(self._rows.write(lane.history, some, found, by), by)
+                lane.fold(some, self.clock())
+                self.on_written(some)
+                with self._lanes.lock:  # nobody is touched meanwhile
+                    self.slow -= {p for p in some if not lane.history.unsettled(p)}
+            lane.working_on = set()
+            return len(persons)
+
+    def rows(self, persons: Iterable[str], at_us: int, patient: bool = True) -> tuple[pa.Table, int]:
+        """The rows in force at a time, and the position of the last event applied, see `Lanes.rows`."""
+        return self._lanes.rows(persons, at_us, patient)
+
+    def erase(
+        self, senders: Sequence[str], again: Sequence[str], touched: Sequence[str], drained: Callable[[], object]
+    ) -> int:
+        """Forget these senders; returns how many events the history had of them.
+
+        again: senders of whom the lake knows better now than the history, once `drained` has given it what was applied.
+        touched: persons whose rows that changes; they are written anew.
+        """
+        with self._lanes.slow_lock, self._lanes.lock:
+            drained()
+            gone = forget(self.history, senders, again, touched)
+            for held in (self._lanes.quick, self._lanes.slow.fresh):
+                held.forget([*senders, *again])
+            if touched:
+                found, by = self._lanes.slow.rows(touched, self.clock())
+                self.history.note(self._rows.write(self.history, touched, found, by), by)
+                self.on_written(touched)
+            return gone
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        self._lanes.close()
+
+
+def forget(history: HistoryStore, senders: Sequence[str], again: Sequence[str], touched: Sequence[str]) -> int:
+    """Take senders out of a history; returns how many events that were.
+
+    again: the lake knows better of these than the history. touched: whose rows that changes: due, in the slow lane.
+    """
+    gone = history.erase(senders)
+    history.leave(again)
+    history.unfold(touched)
+    history.defer(touched)
+    return gone
+
+
+class OnlineRows:
+    """Brings the online rows of persons up to date."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._domain = domains.load(settings.domain)
+        self._store = feature_store(settings, lineage=False)
+
+    def write(
+        self, history: HistoryStore, persons: Sequence[str], found: pa.Table, by: int
+    ) -> dict[str, Written | None]:
+        """Write the rows found for these persons by what was known at position `by`; returns what to note of each.
+
+        A row's timestamp never goes back, as a correction can move somebody's newest change point; its position is
+        that of the last event applied: so the online store's order lets it replace what was believed before.
+        """
+        before = history.written(persons)
+        note: dict[str, Written | None] = dict.fromkeys(persons)
+        for person, ts_us, until in zip(
+            *(found[c].to_pylist() for c in ("user_id", "ts_us", "valid_until_us")), strict=True
+        ):
+            if ts_us is not None or until is not None:
+                held = before[person].event_us if person in before else NEVER
+                note[person] = Written(max(NEVER if ts_us is None else ts_us, held), until)
+        rows = found.filter(pc.is_valid(found["ts_us"]))
+        there = rows["user_id"].to_pylist()
+        if there:
+            moments = [w.event_us for p in there if (w := note[p])]
+            write_online(self._store, self._domain, _offline(rows, moments, by))
+        gone = [p for p in set(persons).difference(there) if p in before and before[p].event_us != NEVER]
+        if gone:
+            delete_online(self._store, self._domain, gone)
+        return note
+
+
+def _offline(rows: pa.Table, moments: Sequence[int], position: int) -> pa.Table:
+    """The rows in the columns of the offline rows, with these event timestamps (µs)."""
+    us = pa.timestamp("us", "UTC")
+    at = pa.array([position] * len(rows), pa.int64())
+    for name, column in (
+        ("event_timestamp", pa.array(moments, pa.int64()).cast(us)), ("created", at.cast(us)), ("applied_position", at),
+    ):  # fmt: skip
+        rows = rows.append_column(name, column)
+    return rows
+
+
+class Stream:
+    """Two threads: one applies what the log delivers, and what the clock makes due; one is the slow lane.
+
+    An error of the log, the history or the online store is told and tried again: nothing is acked before it is applied.
+    applied: the position up to which everything is in the online rows, but for people in `processor.slow`; 0 until the
+    rows are written that an earlier process left.
+    begun: set once this one has its part of the log, and what came of it at first is applied.
+    reopen: opens the log anew after an error of it, for one that has to be.
+    """
+
+    def __init__(self, log: EventLog, processor: Processor, reopen: Callable[[], EventLog] | None = None) -> None:
+        self.log, self.processor, self._reopen = log, processor, reopen
+        self.applied = 0
+        self.begun = threading.Event()
+        self._errors: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._delivered: list[Delivered] = []
+        self._looked_s = 0.0
+        self._caught_up = False
+        self._threads = [
+            threading.Thread(target=self._again, args=(step,), name=name, daemon=True)
+            for name, step in (("stream", self._step), ("slow lane", self._slow_step))
+        ]
+
+    def start(self) -> "Stream":
+        """Begin; returns itself."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def close(self) -> None:
+        """Finish the batch under way."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        self.processor.close()
+
+    @property
+    def error(self) -> str | None:
+        """Why it cannot go on, or None."""
+        return "; ".join(self._errors.values()) or None
+
+    def _again(self, step: Callable[[], None]) -> None:
+        name = threading.current_thread().name
+        while not self._stop.is_set():
+            try:
+                step()
+                self._errors.pop(name, None)
+            except Exception as e:  # whatever it is, the batch under way is kept
+                if name not in self._errors:
+                    _log.exception("the %s cannot go on, and tries again", name)
+                self._errors[name] = f"{type(e).__name__}: {e}"
+                self._stop.wait(1)
+
+    def _step(self) -> None:
+        self.processor.awaited = False
+        patience_s = 0.0 if self.processor.waiting else TICK_S
+        self._delivered = self._delivered or self._of_log(lambda log: log.poll(MOST_EVENTS, patience_s))
+        if self._delivered:
+            self.processor.apply(self._delivered)
+            self._of_log(lambda log: log.ack(self._delivered))
+        since_s = time.monotonic() - self._looked_s
+        if len(self._delivered) == MOST_EVENTS and since_s < BEHIND_S:
+            while self.processor.hurried and not self._stop.is_set():
+                self.processor.refresh()
+        elif self._delivered or self.processor.waiting or since_s >= TICK_S:
+            self._settle()
+            self._looked_s = time.monotonic()
+        self._delivered = []
+        if self.log.joined:
+            self.begun.set()
+
+    def _of_log(self, ask: Callable[[EventLog], T]) -> T:
+        """What the log answers. After an error a log that has to be is opened anew: what was not acked comes again."""
+        try:
+            return ask(self.log)
+        except Exception:
+            if self._reopen is not None:
+                self._delivered = []
+                with suppress(Exception):
+                    self.log.close()
+                self.log = self._reopen()
+            raise
+
+    def _slow_step(self) -> None:
+        if not self.processor.refresh_slow():
+            self._stop.wait(TICK_S)
+
+    def _settle(self) -> None:
+        """Write whoever is due, as long as nobody waits for an event that is not applied yet."""
+        while not self._stop.is_set():
+            nobody_else = self.processor.refresh() < MOST_PERSONS and not self.processor.waiting
+            self._caught_up |= nobody_else
+            if self._caught_up:  # with whoever an earlier process left due
+                self.applied = self.processor.settled
+            if self.processor.awaited or nobody_else:
+                return
