@@ -37,6 +37,8 @@ UNFOLLOWED = "what the rules remember and what was shown before are not known"
 STALE = "an event that was accepted is not in the features yet"
 CHUNK = 50
 """Users of a batch that are decided without letting other requests in between."""
+SLOW = 2
+"""Threads for rows that take long: one may have somebody with very many events, of whom no other thread begins one."""
 
 T = TypeVar("T")
 Found = Snapshot | Unavailable | None
@@ -109,7 +111,7 @@ class Engine:
         self._paused = paused
         self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
-        self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="features, slow lane")
+        self._slow_threads = ThreadPoolExecutor(SLOW, thread_name_prefix="features, slow lanes")
 
     async def decide(self, user_id: str, explain: bool = False, after: str | None = None) -> Decision:
         """The decision for one person, now. after: a message of theirs that it has to know."""
@@ -162,7 +164,7 @@ class Engine:
     def close(self) -> None:
         """Stop the threads; the log is written to its end."""
         self.champion.close()
-        for threads in (self._threads, self._slow_thread):
+        for threads in (self._threads, self._slow_threads):
             threads.shutdown(wait=False, cancel_futures=True)
         if self.keeper:
             self.keeper.close()
@@ -270,16 +272,18 @@ class Engine:
     async def _in_force(self, ended: dict[str, Snapshot], at: int, patient: bool = False) -> dict[str, Snapshot | None]:
         """The rows in force at `at`, or the ended ones with a note of what went wrong.
 
-        People whose rows take long have a thread to themselves: nobody else's decision waits for one.
+        People whose rows take long have threads to themselves: nobody else's decision waits for one.
         """
-        threads = self._slow_thread if patient else self._threads
+        threads = self._slow_threads if patient else self._threads
         patience_s = self._timeout_s * (1 + len(ended) / CHUNK)
         try:
             return await self._in_thread(patience_s, self.reader.in_force, ended, at, patient, threads=threads)
         except TakesLong as e:
             long = {u: r for u, r in ended.items() if u in e.persons}
             others = {u: r for u, r in ended.items() if u not in long}
-            found = await self._in_force(others, at) if others else {}
+            found = await self._in_force(others, at, patient) if others else {}
+            if patient:
+                return found | {u: _noted(r, _words(e)) for u, r in long.items() if r.values}
             return found | await self._in_force(long, at, patient=True)
         except Exception as e:
             _log.warning("the rows in force cannot be read: %s", _words(e))
@@ -300,7 +304,7 @@ def _noted(row: Snapshot, why: str) -> Snapshot:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | TakesLong):
         return "it took too long"
     return f"{type(error).__name__}: {error}"[:300]
 

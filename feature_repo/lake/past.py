@@ -29,6 +29,13 @@ class Past:
         with _lake(self._settings) as (con, lake):
             return [row for rows in _rows(con, _sql(lake.events(con, senders))) for row in rows]
 
+    def heavy(self, senders: Sequence[str], than: int) -> set[str]:
+        """Those of these senders of whom the lake has more events than that."""
+        with _lake(self._settings) as (con, lake):
+            events = _sql(lake.events(con, senders))
+            found = con.con.execute(f"select {SENDER} as sender from ({events}) group by 1 having count(*) > {than}")
+            return {sender for (sender,) in found.fetchall()}
+
 
 def fill(history: HistoryStore, settings: Settings, now_us: int) -> None:
     """Tell a history of what the lake has and it has not: events that came to the lake without the log, or all of them.

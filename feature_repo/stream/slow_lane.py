@@ -1,12 +1,14 @@
-"""The slow lane: people whose row takes long to compute, with a working set of its own, so that nobody waits for them.
+"""Lanes for people whose row takes long to compute, each with a working set of its own, so that nobody waits for them.
 
 claimed ─► past out of the lake ─► broken checkpoints unfolded ─► as_of(now) ─► row ─► checkpoint, where one is worth it
 
-`Lanes` is both lanes, for whoever asks for rows.
+Two of them: whose past has to come from somewhere waits a moment, but not for those with so many events that their row
+takes seconds. `Lanes` is these and the quick one, for whoever asks for rows.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,8 +25,17 @@ HEAVY = 20_000
 AT_ONCE = 100
 """People who are claimed at once."""
 
-Past = Callable[[Sequence[str]], Iterable[Row]]
-"""Every event of some senders that the lake has."""
+
+class Past(Protocol):
+    """What the lake has of some senders (lake.past.Past is one)."""
+
+    def __call__(self, senders: Sequence[str]) -> Iterable[Row]:
+        """Every event."""
+        ...
+
+    def heavy(self, senders: Sequence[str], than: int) -> set[str]:
+        """Those of whom there are more events than that."""
+        ...
 
 
 def needs_past(held: WorkingSet, persons: Sequence[str]) -> set[str]:
@@ -32,34 +43,35 @@ def needs_past(held: WorkingSet, persons: Sequence[str]) -> set[str]:
     history = held.store
     senders = history.senders_of(persons)
     slow = history.left(senders) | {p for p, c in history.checkpoints(senders).items() if c.broken}
-    slow |= held.heavy(senders - slow, HEAVY)
-    return {p for p in persons if not slow.isdisjoint(history.senders_of([p]))} if slow else set()
+    return _whose(slow | held.heavy(senders - slow, HEAVY), persons, history)
+
+
+def _whose(senders: set[str], persons: Iterable[str], history: HistoryStore) -> set[str]:
+    """Those of these persons whose features can need events of these senders."""
+    return {p for p in persons if not senders.isdisjoint(history.senders_of([p]))} if senders else set()
 
 
 class SlowLane:
-    """Not for several threads at once. past: None where nobody's past was left in the lake.
+    """For who has its `lock`. past: None where nobody's past was left in the lake.
 
-    working_on: whose rows are being computed.
+    working_on: whose rows are being computed, from before anything of theirs is read.
     """
 
     def __init__(self, domain_name: str, history: HistoryStore, past: Past | None) -> None:
         self.history = history
         self.fresh = Fresh(domain_name, history)
+        self.lock = threading.Lock()
         self.working_on: set[str] = set()
         self._past = past
 
-    def claim(self, now_us: int) -> list[str]:
-        """Some people who are due in this lane: `working_on`, from before anything of theirs is read."""
-        persons = self.history.claim(now_us, AT_ONCE, slow=True)
-        self.working_on = set(persons)
-        return persons
-
-    def together(self, persons: Sequence[str]) -> Iterator[list[str]]:
-        """These people, in groups whose rows are computed at once: those with many events each on their own."""
-        heavy = self.fresh.heavy(persons, HEAVY)
-        if light := [p for p in persons if p not in heavy]:
-            yield light
-        yield from ([p] for p in heavy)
+    def heavy(self, persons: Sequence[str]) -> set[str]:
+        """Those of these persons who have so many events that others shall not wait for their row here either."""
+        senders = self.history.senders_of(persons)
+        left = self.history.left(senders) if self._past is not None else set()
+        many = self.fresh.heavy(senders - left, HEAVY)
+        if self._past is not None and left:
+            many |= self._past.heavy(sorted(left), HEAVY)
+        return _whose(many, persons, self.history)
 
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
@@ -91,20 +103,22 @@ class TakesLong(Exception):
 
 
 class Lanes:
-    """Both lanes, for several threads: whoever asks for rows of the quick one waits for nobody in the slow one.
+    """All lanes, for several threads: whoever asks for rows of one waits for nobody in a slower one.
 
-    quick, lock: the quick lane, and who has it. slow, slow_lock: the slow one. Who needs both takes the slow one first.
+    quick, lock: the quick lane, and who has it. slow, heavy: those of whoever takes longer. Who needs several locks
+    takes the slowest first.
     """
 
     def __init__(self, domain_name: str, history: HistoryStore, past: Past | None) -> None:
-        self.quick, self.slow = Quick(domain_name, history), SlowLane(domain_name, history.reader(), past)
-        self.lock, self.slow_lock = threading.RLock(), threading.Lock()
+        self.quick, self.lock = Quick(domain_name, history), threading.RLock()
+        self.slow, self.heavy = (SlowLane(domain_name, history.reader(), past) for _ in range(2))
 
     def rows(self, persons: Iterable[str], at_us: int, patient: bool = True) -> tuple[pa.Table, int]:
         """As `WorkingSet.rows`, without those who have no event yet.
 
         Raises:
-            TakesLong: whoever asks is not patient, and somebody is in the slow lane.
+            TakesLong: whoever asks is not patient, and somebody is in a slower lane; or somebody has so many events
+                that their row takes seconds, and the lane for those is at work.
         """
         persons = list(persons)
         with self.lock:
@@ -112,12 +126,25 @@ class Lanes:
                 return _there(*self.quick.rows(persons, at_us))
         if not patient:
             raise TakesLong(slow)
-        with self.slow_lock:
-            return _there(*self.slow.rows(persons, at_us))
+        with self.slow.lock:
+            if not (heavy := self.slow.heavy(persons)):
+                return _there(*self.slow.rows(persons, at_us))
+        if not self.heavy.lock.acquire(blocking=False):
+            raise TakesLong(heavy)
+        try:
+            return _there(*self.heavy.rows(persons, at_us))
+        finally:
+            self.heavy.lock.release()
+
+    @property
+    def working_on(self) -> set[str]:
+        """Whose rows are being computed in the slower lanes."""
+        return self.slow.working_on | self.heavy.working_on
 
     def close(self) -> None:
         """Let go of what was opened here."""
-        self.slow.history.close()
+        for lane in (self.slow, self.heavy):
+            lane.history.close()
 
 
 def _there(found: pa.Table, position: int) -> tuple[pa.Table, int]:

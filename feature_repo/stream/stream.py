@@ -6,14 +6,15 @@ poll ─► history (durable, with its position) ─► ack
 At least once over idempotent writes: the history knows every copy of a message, and whoever is touched is due there
 until their row has been written. So a kill at any moment costs nothing but doing the last batch again.
 
-Two lanes: in the slow one (see slow_lane.py) are those whose row takes long to compute, so that nobody else waits.
+Three lanes: in the slower ones (see slow_lane.py) are those whose row takes long to compute, so that nobody else waits.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from feature_repo.features.folding import foldable
 from feature_repo.history.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
 from feature_repo.log.event_log import Delivered, EventLog
 from feature_repo.settings import Settings, now_us
-from feature_repo.stream.slow_lane import Lanes, Past, needs_past
+from feature_repo.stream.slow_lane import AT_ONCE, Lanes, Past, SlowLane, needs_past
 
 MOST_EVENTS = 4_000
 """Events that are applied together: the more wait, the fewer rows have to be written for them."""
@@ -69,6 +70,7 @@ class Processor:
         self._lanes = Lanes(settings.domain, history, past)
         self._mine: dict[str, int] = {}
         self._first: dict[str, None] = {}
+        self._heavy: dict[str, None] = {}
         self.awaited = False
         self.reached = history.position()
 
@@ -114,7 +116,7 @@ class Processor:
             first = [p for p in list(self._first) if p in self._mine]
             most = min(most, WHILE_ONE_WAITS) if first else most
             persons = list(dict.fromkeys([*first, *self._mine]))[:most] or self.history.claim(now, most)
-            slow = needs_past(self._lanes.quick, persons) | self._lanes.slow.working_on.intersection(persons)
+            slow = needs_past(self._lanes.quick, persons) | self._lanes.working_on.intersection(persons)
             self.history.defer(slow, now)
             self.slow |= {p for p in slow if self.history.unsettled(p)}
             quick = [p for p in persons if p not in slow]
@@ -131,19 +133,49 @@ class Processor:
             return len(persons)
 
     def refresh_slow(self) -> int:
-        """The same for some of those in the slow lane; returns how many. Others may go on meanwhile."""
-        with self._lanes.slow_lock:
-            lane = self._lanes.slow
-            persons = lane.claim(self.clock())
-            for some in lane.together(persons):
-                found, by = lane.rows(some, self.clock())
-                lane.history.note(self._rows.write(lane.history, some, found, by), by)
-                lane.fold(some, self.clock())
-                self.on_written(some)
-                with self._lanes.lock:  # nobody is touched meanwhile
-                    self.slow -= {p for p in some if not lane.history.unsettled(p)}
+        """The same for some of those in the slow lane; returns how many. Others may go on meanwhile.
+
+        Those with so many events that their row takes seconds are left to `refresh_heavy`.
+        """
+        lane = self._lanes.slow
+        with lane.lock:
+            due = lane.history.claim(self.clock(), AT_ONCE + len(self._heavy), slow=True)
+            persons = [p for p in due if p not in self._heavy]
+            with self._worked_on(lane, persons):
+                heavy = lane.heavy(persons)
+                self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
+                light = [p for p in persons if p not in heavy]
+                self._write_slow(lane, light)
+            return len(light)
+
+    def refresh_heavy(self) -> int:
+        """The same for one of those whom `refresh_slow` has left; returns whether there was one."""
+        lane, person = self._lanes.heavy, next(iter(list(self._heavy)), None)
+        if person is None:
+            return 0
+        with lane.lock, self._worked_on(lane, [person]):
+            del self._heavy[person]  # from here on they may be left again
+            if lane.history.unsettled(person, self.clock()):
+                self._write_slow(lane, [person])
+        return 1
+
+    @contextmanager
+    def _worked_on(self, lane: SlowLane, persons: Sequence[str]) -> Iterator[None]:
+        lane.working_on = set(persons)
+        try:
+            yield
+        finally:
             lane.working_on = set()
-            return len(persons)
+
+    def _write_slow(self, lane: SlowLane, persons: Sequence[str]) -> None:
+        if not persons:
+            return
+        found, by = lane.rows(persons, self.clock())
+        lane.history.note(self._rows.write(lane.history, persons, found, by), by)
+        lane.fold(persons, self.clock())
+        self.on_written(persons)
+        with self._lanes.lock:  # nobody is touched meanwhile
+            self.slow -= {p for p in persons if not lane.history.unsettled(p)}
 
     def rows(self, persons: Iterable[str], at_us: int, patient: bool = True) -> tuple[pa.Table, int]:
         """The rows in force at a time, and the position of the last event applied, see `Lanes.rows`."""
@@ -157,10 +189,10 @@ class Processor:
         again: senders of whom the lake knows better now than the history, once `drained` has given it what was applied.
         touched: persons whose rows that changes; they are written anew.
         """
-        with self._lanes.slow_lock, self._lanes.lock:
+        with self._lanes.heavy.lock, self._lanes.slow.lock, self._lanes.lock:
             drained()
             gone = forget(self.history, senders, again, touched)
-            for held in (self._lanes.quick, self._lanes.slow.fresh):
+            for held in (self._lanes.quick, self._lanes.slow.fresh, self._lanes.heavy.fresh):
                 held.forget([*senders, *again])
             if touched:
                 found, by = self._lanes.slow.rows(touched, self.clock())
@@ -231,7 +263,7 @@ def _offline(rows: pa.Table, moments: Sequence[int], position: int) -> pa.Table:
 
 
 class Stream:
-    """Two threads: one applies what the log delivers, and what the clock makes due; one is the slow lane.
+    """Threads: one applies what the log delivers, and what the clock makes due; one each is a slower lane.
 
     An error of the log, the history or the online store is told and tried again: nothing is acked before it is applied.
     applied: the position up to which everything is in the online rows, but for people in `processor.slow`; 0 until the
@@ -251,7 +283,11 @@ class Stream:
         self._caught_up = False
         self._threads = [
             threading.Thread(target=self._again, args=(step,), name=name, daemon=True)
-            for name, step in (("stream", self._step), ("slow lane", self._slow_step))
+            for name, step in (
+                ("stream", self._step),
+                ("slow lane", partial(self._slow_step, processor.refresh_slow)),
+                ("heavy lane", partial(self._slow_step, processor.refresh_heavy)),
+            )
         ]
 
     def start(self) -> "Stream":
@@ -315,8 +351,8 @@ class Stream:
                 self.log = self._reopen()
             raise
 
-    def _slow_step(self) -> None:
-        if not self.processor.refresh_slow():
+    def _slow_step(self, refresh: Callable[[], int]) -> None:
+        if not refresh():
             self._stop.wait(TICK_S)
 
     def _settle(self) -> None:

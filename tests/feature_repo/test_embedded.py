@@ -196,7 +196,7 @@ def test_after_a_kill_who_lacks_an_event_in_the_slow_lane_is_pending_and_who_is_
     live = Embedded(settings, lambda: now[0])
     live.stream._step()
     assert [live.pending.of([user]) for user in ("event", "time")] == [True, False]
-    live.processor.refresh_slow()
+    live.processor.refresh_slow(), live.processor.refresh_heavy()
     assert not live.pending.of(["event"]) and clicks(settings, ["event"]) == [2]
     live.close()
 
@@ -206,7 +206,7 @@ def test_who_cannot_wait_is_told_whose_rows_take_long(tmp_path: Path, monkeypatc
     appended(live, event("much", 0, BASE - 9), event("much", 1, BASE - 1), event("little", 0, BASE - 1))
     live.stream._step()
     monkeypatch.setattr(slow_lane, "HEAVY", 1)
-    with live.processor._lanes.slow_lock:  # the slow lane is at it
+    with live.processor._lanes.slow.lock:  # the slow lane is at it
         with pytest.raises(TakesLong) as told:
             live.rows(["much", "little"], BASE, patient=False)
         assert told.value.persons == {"much"}

@@ -66,7 +66,7 @@ def wanted(settings: Settings, rows: list[histories.Row], t: int) -> dict[str, d
 
 
 def settle(processor: Processor) -> None:
-    while processor.refresh() + processor.refresh_slow():
+    while processor.refresh() + processor.refresh_slow() + processor.refresh_heavy():
         pass
 
 

@@ -93,7 +93,7 @@ def test_who_is_due_in_the_slow_lane_keeps_nobody_from_being_told(start, monkeyp
         changes(service, "here", 1, user=user)
     monkeypatch.setattr(slow_lane, "HEAVY", 1)
     monkeypatch.setattr(service.announcer._reader, "ended", lambda row, now: row.values["clicks"] == 2)
-    with service.live.processor._lanes.slow_lock:  # the slow lane is at it
+    with service.live.processor._lanes.slow.lock:  # the slow lane is at it
         _, left = changes(service, "here", 2)
         assert (left.entered, left.at_us) == (False, at + 3_000_000)
         while now_us() < at + 5_000_000:
