@@ -158,8 +158,8 @@ class HistoryStore(Protocol):
         """The events of these senders with a position after that one which are not folded, in no order."""
         ...
 
-    def heavy(self, senders: Iterable[str], than: int) -> set[str]:
-        """Those of these senders who have more events than that which are not folded."""
+    def heavy(self, senders: Iterable[str], than: int, folded: bool = False) -> set[str]:
+        """Those of these senders who have more events than that which are not folded, or, if asked, which are."""
         ...
 
     def versions(self, senders: Iterable[str]) -> dict[str, Version]:

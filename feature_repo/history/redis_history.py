@@ -170,14 +170,15 @@ class RedisHistory:
         rows = (row_of_value(value) for values in found for value in values)
         return [row for row in rows if row.position > after]
 
-    def _sizes(self, senders: Iterable[str]) -> dict[str, int]:
-        """How many events of each of these senders are not folded."""
+    def _sizes(self, senders: Iterable[str], part: str = "ev:") -> dict[str, int]:
+        """How many events of each of these senders are not folded; with past: which are."""
         senders = list(dict.fromkeys(senders))
-        return dict(zip(senders, self._each("hlen", "ev:", senders), strict=True))
+        return dict(zip(senders, self._each("hlen", part, senders), strict=True))
 
-    def heavy(self, senders: Iterable[str], than: int) -> set[str]:
-        """Those of these senders who have more events than that which are not folded."""
-        return {sender for sender, size in self._sizes(senders).items() if size > than}
+    def heavy(self, senders: Iterable[str], than: int, folded: bool = False) -> set[str]:
+        """Those of these senders who have more events than that which are not folded, or, if asked, which are."""
+        sizes = self._sizes(senders, "past:" if folded else "ev:")
+        return {sender for sender, size in sizes.items() if size > than}
 
     def versions(self, senders: Iterable[str]) -> dict[str, Version]:
         """Of each sender the numbers of the last changes to what `events` gives."""

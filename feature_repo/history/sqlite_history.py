@@ -184,9 +184,9 @@ class SqliteHistory:
         query = f"SELECT {_COLUMNS} FROM events WHERE sender IN {_AMONG} AND position > {int(after)}"
         return [Row(*found) for found in self._among(query, senders)]
 
-    def heavy(self, senders: Iterable[str], than: int) -> set[str]:
-        """Those of these senders who have more events than that which are not folded."""
-        query = "SELECT count(*) FROM (SELECT 1 FROM events WHERE sender = ? LIMIT ?)"
+    def heavy(self, senders: Iterable[str], than: int, folded: bool = False) -> set[str]:
+        """Those of these senders who have more events than that which are not folded, or, if asked, which are."""
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {'past' if folded else 'events'} WHERE sender = ? LIMIT ?)"
         return {s for s in senders if self._db.execute(query, (s, than + 1)).fetchone()[0] > than}
 
     def versions(self, senders: Iterable[str]) -> dict[str, Version]:

@@ -24,17 +24,11 @@ class Past:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def __call__(self, senders: Sequence[str]) -> list[Row]:
-        """Every event of these senders that the lake has, one copy of each."""
+    def __call__(self, senders: Sequence[str]) -> Iterator[Row]:
+        """Every event of these senders that the lake has, one copy of each, in no order."""
         with _lake(self._settings) as (con, lake):
-            return [row for rows in _rows(con, _sql(lake.events(con, senders))) for row in rows]
-
-    def heavy(self, senders: Sequence[str], than: int) -> set[str]:
-        """Those of these senders of whom the lake has more events than that."""
-        with _lake(self._settings) as (con, lake):
-            events = _sql(lake.events(con, senders))
-            found = con.con.execute(f"select {SENDER} as sender from ({events}) group by 1 having count(*) > {than}")
-            return {sender for (sender,) in found.fetchall()}
+            for rows in _rows(con, _sql(lake.events(con, senders))):
+                yield from rows
 
 
 def fill(history: HistoryStore, settings: Settings, now_us: int) -> None:

@@ -76,8 +76,7 @@ class Personal:
                 rows = self.history.events(senders, known.position)
                 if all(row.edge is None and row.user_id == person for row in rows) or senders == {person}:
                     return News(owned(rows, person, at_us), Known(versions, position, _later(rows, at_us)), False)
-        self._lane.fetch(senders)
-        self._light(senders)
+        self._fetch(senders)
         with self.history.snapshot():
             senders = self.history.senders_of([person])
             versions, position = self.history.versions(senders), self.history.position()
@@ -94,8 +93,7 @@ class Personal:
             Heavy: they come of more than `most` events.
         """
         senders = self.history.senders_of([person])
-        self._lane.fetch(senders)
-        self._light(senders)
+        self._fetch(senders)
         few = not self.history.heavy(senders, FEW)
         if few and (rows := self._quick.trail(person, since_us, at_us, STEPS)) is not None:
             return rows
@@ -107,8 +105,10 @@ class Personal:
         found = found.filter(pc.and_(pc.less_equal(found["ts_us"], at_us), pc.greater(until, since_us)))
         return (row for some in found.to_batches(max_chunksize=AT_ONCE) for row in some.to_pylist())
 
-    def _light(self, senders: Iterable[str]) -> None:
-        if self._most is not None and (heavy := self.history.heavy(senders, self._most)):
+    def _fetch(self, senders: set[str]) -> None:
+        """Have these senders' past in the history, unless that is too much."""
+        heavy = self._lane.fetch(senders, self._most)
+        if self._most is not None and (heavy := heavy or self.history.heavy(senders, self._most)):
             raise Heavy(f"{', '.join(sorted(heavy))} has more than {self._most:,} events")
 
     def close(self) -> None:

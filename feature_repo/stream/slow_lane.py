@@ -7,8 +7,8 @@ takes seconds. `Lanes` is these and the quick one, for whoever asks for rows.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,17 +25,8 @@ HEAVY = 20_000
 AT_ONCE = 100
 """People who are claimed at once."""
 
-
-class Past(Protocol):
-    """What the lake has of some senders (lake.past.Past is one)."""
-
-    def __call__(self, senders: Sequence[str]) -> Iterable[Row]:
-        """Every event."""
-        ...
-
-    def heavy(self, senders: Sequence[str], than: int) -> set[str]:
-        """Those of whom there are more events than that."""
-        ...
+Past = Callable[[Sequence[str]], Iterable[Row]]
+"""Every event of some senders that the lake has."""
 
 
 def needs_past(held: WorkingSet, persons: Sequence[str]) -> set[str]:
@@ -65,25 +56,43 @@ class SlowLane:
         self._past = past
 
     def heavy(self, persons: Sequence[str]) -> set[str]:
-        """Those of these persons who have so many events that others shall not wait for their row here either."""
+        """Those of these persons who have so many events that others shall not wait for their row here either.
+
+        The others' past is at hand then.
+        """
         senders = self.history.senders_of(persons)
-        left = self.history.left(senders) if self._past is not None else set()
-        many = self.fresh.heavy(senders - left, HEAVY)
-        if self._past is not None and left:
-            many |= self._past.heavy(sorted(left), HEAVY)
-        return _whose(many, persons, self.history)
+        many = self.fetch(senders, HEAVY)
+        many |= self.history.heavy(self._broken(senders), HEAVY, folded=True)
+        return _whose(many | self.fresh.heavy(senders - many, HEAVY), persons, self.history)
 
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
         senders = self.history.senders_of(persons)
         self.fetch(senders)
-        self.history.unfold([p for p, c in self.history.checkpoints(senders).items() if c.broken])
+        self.history.unfold(self._broken(senders))
         return self.fresh.rows(persons, now_us)
 
-    def fetch(self, senders: Collection[str]) -> None:
-        """Have these senders' past in the history, where it was left in the lake."""
-        if self._past is not None and (left := self.history.left(senders)):
-            self.history.fetched(left, list(self._past(sorted(left))))
+    def _broken(self, persons: Collection[str]) -> list[str]:
+        return [p for p, c in self.history.checkpoints(persons).items() if c.broken]
+
+    def fetch(self, senders: Collection[str], most: int | None = None) -> set[str]:
+        """Have these senders' past in the history, where it was left in the lake.
+
+        Returns:
+            Those of whom more than `most` events are there: these stay where they are.
+        """
+        heavy = set[str]()
+        while self._past is not None and (left := self.history.left(senders) - heavy):
+            rows, of = list[Row](), Counter[str]()
+            for row in self._past(sorted(left)):
+                rows.append(row)
+                of[row.sender] += 1
+                if most is not None and of[row.sender] > most:
+                    heavy.add(row.sender)
+                    break
+            else:
+                self.history.fetched(left, rows)
+        return heavy
 
     def fold(self, persons: Sequence[str], now_us: int) -> None:
         """Make checkpoints for those of whom enough events are old enough, and who stay who they are."""

@@ -10,7 +10,7 @@ let book, done = JSON.parse(kept["notable.done"] || "{}"), asked = 0, wanted = f
 const shown = new Map() // element -> the decision that brought it
 const silent = () => opted() || navigator.doNotTrack == "1" || navigator.globalPrivacyControl
 
-const me = () => kept["notable.user"] ||= made || localStorage["firstmile.user"] || `demo-${crypto.randomUUID().slice(0, 8)}`
+const user = kept["notable.user"] ||= made || localStorage["firstmile.user"] || `demo-${crypto.randomUUID().slice(0, 8)}`
 const opted = () => kept["notable.out"] == "1"
 
 // A thing that was done: an event, and something to see.
@@ -62,7 +62,7 @@ function signup() {
   return el("form", { className: "row", id: "signup", onsubmit(e) {
     e.preventDefault()
     const traits = { plan: "free", role: e.target.role.value }
-    firstmile.identify(me(), traits)
+    firstmile.identify(user, traits)
     did("Signed Up", { plan: "free", fields_empty: 0 }, "Welcome to Notable.")
     e.target.remove()
   } }, ...roles("Your role"), el("button", {}, "Sign up, free"))
@@ -132,7 +132,7 @@ async function decide() {
       book = await ask("v1/playbook")
       for (const [name, by] of JSON.parse(kept["notable.shown"] || "[]")) { shown.set(name, by); put(name) }
     }
-    const d = await ask("v1/decide", { method: "POST", body: { userId: me(), explain: true } })
+    const d = await ask("v1/decide", { method: "POST", body: { userId: user, explain: true } })
     if (mine == asked) show(d, performance.now() - from)
   } catch (e) {
     $("said").textContent = e instanceof Problem && (e.status == 401 || e.status == 403) ? `${e.message}. ${HINT}` : e.message
@@ -152,16 +152,16 @@ new PerformanceObserver(found => {
 for (const type of ["click", "submit", "hashchange"]) addEventListener(type, () => { wanted = true; began = Date.now() }, true)
 
 function begin() {
-  $("person").href = `../console#/users/${encodeURIComponent(me())}`
-  $("person").textContent = `${me()} in the console`
-  if (!opted()) firstmile.identify(me())
+  $("person").href = `../console#/users/${encodeURIComponent(user)}`
+  $("person").textContent = `${user} in the console`
+  if (!opted()) firstmile.identify(user)
 }
 
 $("out").checked = opted()
 $("out").onchange = async e => {
   const out = e.target.checked
   try {
-    await ask(`v1/users/${encodeURIComponent(me())}/opt-out`, { method: out ? "PUT" : "DELETE" })
+    await ask(`v1/users/${encodeURIComponent(user)}/opt-out`, { method: out ? "PUT" : "DELETE" })
     kept["notable.out"] = out ? "1" : ""
     out ? firstmile.optOut() : firstmile.optIn()
     begin()
@@ -172,6 +172,7 @@ $("out").onchange = async e => {
   }
 }
 $("new").onclick = () => {
+  asked = NaN // no answer that still comes counts
   firstmile.optIn()
   firstmile.reset()
   for (const k of Object.keys(kept)) if (/^(notable|firstmile)\./.test(k)) delete kept[k]

@@ -464,6 +464,7 @@ def test_folding_and_unfolding_give_the_same_events(history: HistoryStore, monke
     seen.append(history.versions(["u"])["u"])
     assert sorted(history.events(["u"])) == sorted(rows[15:])
     assert history.heavy(["u"], 10) == set()
+    assert (history.heavy(["u"], 14, folded=True), history.heavy(["u"], 15, folded=True)) == ({"u"}, set())
     assert history.fold("u", Checkpoint(24, (2**80, 4)), [f"m{i}" for i in range(15, 20)], 25)
     assert history.checkpoints(["u"]) == {"u": Checkpoint(24, (2**80, 4))}
     seen.append(history.versions(["u"])["u"])

@@ -217,6 +217,56 @@ def test_who_cannot_wait_is_told_whose_rows_take_long(tmp_path: Path, monkeypatc
     live.close()
 
 
+def test_who_has_very_many_events_keeps_nobody_in_the_slow_lane_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_lane, "HEAVY", 3)
+    settings = Settings(home=tmp_path, domain="saas")
+    past = rows("much", [BASE - 60 * DAY + n for n in range(5)]) + rows("little", [BASE - 60 * DAY])
+    Lake(settings.lake).append_table(pa.Table.from_pylist(past, INCOMING))
+    live = Embedded(settings, lambda: BASE)
+    appended(live, event("much", 9, BASE - 1), event("little", 9, BASE - 1))
+    live.stream._step()
+    assert live.processor.slow == {"much", "little"}
+    with live.processor._lanes.heavy.lock:  # the lane of those with very many events is at it
+        assert live.processor.refresh_slow() == 1 and live.processor.slow == {"much"}
+        assert clicks(settings, ["much", "little"]) == [None, 2] and live.history.left(["much"]) == {"much"}
+        assert live.rows(["little"], BASE)[0]["clicks"].to_pylist() == [2]
+        with pytest.raises(TakesLong) as told:
+            live.rows(["much", "little"], BASE)
+        assert told.value.persons == {"much"}
+        assert live.processor.refresh_slow() == 0
+    assert live.processor.refresh_heavy() == 1 and clicks(settings, ["much"]) == [6]
+    assert live.processor.slow == set() and live.processor.refresh_slow() + live.processor.refresh_heavy() == 0
+    assert live.rows(["much", "little"], BASE)[0]["clicks"].to_pylist() == [2, 6]
+    live.close()
+
+
+def test_an_event_that_comes_while_a_row_takes_seconds_is_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_lane, "HEAVY", 0)
+    live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: BASE)
+    lane, later = live.processor._lanes.heavy, [event("much", 1, BASE - 1)]
+    fold = lane.fold
+
+    def meanwhile(persons: list[str], now_us: int) -> None:
+        if later:
+            appended(live, later.pop())
+            live.stream._step()
+            live.processor.refresh_slow()
+        fold(persons, now_us)
+
+    monkeypatch.setattr(lane, "fold", meanwhile)
+    appended(live, event("much", 0, BASE - 9))
+    live.stream._step()
+    live.processor.refresh_slow(), live.processor.refresh_heavy()
+    assert clicks(live.settings, ["much"]) == [1] and live.pending.of(["much"])
+    live.processor.refresh_heavy()
+    assert clicks(live.settings, ["much"]) == [2] and not live.pending.of(["much"])
+    live.close()
+
+
 def test_what_was_ingested_while_it_was_stopped_counts(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, domain="saas")
     live = Embedded(settings, lambda: BASE).start()

@@ -89,7 +89,12 @@ def test_a_folded_past_gives_the_rows_of_the_definition(world: Settings, small, 
         slow_lane.HEAVY = held
 
 
-def test_a_late_event_from_before_takes_the_slow_lane_and_nobody_else_does(tmp_path: Path, small) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_a_late_event_from_before_takes_a_slower_lane_and_nobody_else_does(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    if many:
+        monkeypatch.setattr(slow_lane, "HEAVY", 20)
     settings = Settings(home=tmp_path, domain="saas")
     from feature_repo.feature_store.store import apply
 
@@ -107,6 +112,6 @@ def test_a_late_event_from_before_takes_the_slow_lane_and_nobody_else_does(tmp_p
     assert processor.slow == {"u1"} and made(processor) == []
     assert online(settings)["u2"] == wanted(settings, past + late, clock.now_us)["u2"]
     assert online(settings)["u1"] == wanted(settings, past, clock.now_us)["u1"]  # not yet
-    processor.refresh_slow()
+    assert (processor.refresh_slow(), processor.refresh_heavy()) == ((1, 1) if many else (2, 0))  # u2 can be folded
     assert processor.slow == set() and made(processor) == ["u1"]
     assert online(settings)["u1"] == wanted(settings, past + late, clock.now_us)["u1"]

@@ -308,6 +308,23 @@ def test_whose_row_takes_long_keeps_nobody_else_waiting(make_app: Callable[..., 
         assert time.monotonic() < until_s
 
 
+def test_whose_row_cannot_be_had_in_time_has_the_one_that_ended(
+    make_app: Callable[..., App], fakes: SimpleNamespace
+) -> None:
+    reader = fakes.Reader({name: fakes.person(8, valid_until_us=fakes.NOW) for name in ("very long", "long", "fast")})
+
+    def in_force(ended: dict[str, Any], now_us: int, patient: bool = True) -> dict[str, Any]:
+        if long := ({"very long"} if patient else {"very long", "long"}).intersection(ended):
+            raise TakesLong(long)
+        return dict.fromkeys(ended, fakes.person(1))
+
+    reader.in_force = in_force
+    asked = {"userIds": ["very long", "long", "fast"]}
+    batch = ask(make_app(reader=reader), "POST", "/v1/decide/batch", fakes, json=asked).json()["decisions"]
+    assert [d["segment"] for d in batch] == ["fast", "slow", "slow"]
+    assert "the row in force is not known (it took too long)" in batch[0]["reasons"][0]
+
+
 def test_a_row_that_others_wrote_after_the_question_is_not_served(
     make_app: Callable[..., App], fakes: SimpleNamespace
 ) -> None:

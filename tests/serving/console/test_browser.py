@@ -17,7 +17,7 @@ from tests.monitoring.test_page_browser import browser  # noqa: F401
 from tests.serving.console.conftest import Service, running, untouched
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Route
 
 SECRET = "k" * 32
 PHONE, DESK = {"width": 360, "height": 780}, {"width": 1280, "height": 900}
@@ -174,6 +174,22 @@ def test_somebody_new_begins_at_the_beginning(page: "Page", service: Service, so
     page.wait_for_function("who => !document.querySelector('#person').innerText.includes(who)", arg=somebody(9))
     page.wait_for_selector("[data-element=checklist]")
     assert page.locator("[data-element=template_gallery]").count() == 0
+
+
+def test_what_is_answered_after_somebody_has_left_is_nobodys(
+    page: "Page", service: Service, somebody: Callable[[int], str]
+) -> None:
+    page.goto(f"{service.url}/console/demo?user={somebody(8)}")
+    has(page, "checklist"), settled(page)
+    documents: list[Route] = []
+    late = json.dumps({"batch": [event(1, somebody(8), "Help Opened")]})
+    page.route(re.compile(r"/console/demo$"), lambda route: documents.append(route))  # the next page takes its time
+    leave = "document.querySelector('#new').click(), fetch('../v1/batch', { method: 'POST', body })"
+    with page.expect_response(re.compile("/v1/decide$")):
+        page.evaluate(f"body => {{ setTimeout(() => {{ {leave} }}) }}", late)
+    documents[0].continue_()
+    page.wait_for_function("who => !document.querySelector('#person').innerText.includes(who)", arg=somebody(8))
+    page.wait_for_selector("[data-element=checklist]")
 
 
 def test_an_exposure_is_told_when_it_is_seen(page: "Page", service: Service) -> None:
