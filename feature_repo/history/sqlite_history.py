@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -15,10 +16,11 @@ from feature_repo.history.arrivals import Changes, Users
 from feature_repo.history.history_store import CHANGED, NEVER, Added, Checkpoint, Row, Version, Written
 from feature_repo.sqlite import Transaction
 
+T = TypeVar("T")
 LAYOUT = 2
 """Of the tables. A file of another one is emptied: the lake has it all."""
-AT_ONCE = 10_000
-"""Rows that go behind a checkpoint, or come back, in one transaction."""
+AT_ONCE = 2_000
+"""Rows that come out of the lake, go behind a checkpoint, or come back, in one transaction: others write in between."""
 
 _ROW = """sender TEXT NOT NULL, message_id TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL, name TEXT,
     user_id TEXT, anonymous_id TEXT, ts_us INTEGER NOT NULL, received_us INTEGER NOT NULL, properties TEXT NOT NULL,
@@ -227,8 +229,8 @@ class SqliteHistory:
 
     def fetched(self, senders: Iterable[str], rows: Sequence[Row]) -> None:
         """This is their past out of the lake."""
-        for start in range(0, len(rows), AT_ONCE):
-            self.keep(rows[start : start + AT_ONCE])
+        for some in _pieces(rows):
+            self.keep(some)
         self._among(f"DELETE FROM elsewhere WHERE sender IN {_AMONG}", senders)
 
     def claim(self, at_us: int, most: int, slow: bool = False) -> list[str]:
@@ -275,15 +277,30 @@ class SqliteHistory:
 
     def fold(self, person: str, checkpoint: Checkpoint, message_ids: Sequence[str], by: int) -> bool:
         """Put these events of the sender `person` behind a checkpoint."""
+        made = (checkpoint.through_us, json.dumps(checkpoint.base), MOVING)
         with Transaction(self._db):
             if self._outdated(person, message_ids[:AT_ONCE], by):
                 return False
-            row = (person, checkpoint.through_us, json.dumps(checkpoint.base), MOVING)
-            self._db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", row)
-        for start in range(0, len(message_ids), AT_ONCE):
-            self._move("events", "past", person, message_ids[start : start + AT_ONCE])
-        self._db.execute(f"UPDATE checkpoints SET state = '{HOLDS}' WHERE person = ? AND state = '{MOVING}'", (person,))
+            self._db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", (person, *made))
+        for some in (*_pieces(message_ids), []):
+            if not self._fold_some(person, made, some):
+                break
         return True
+
+    def _fold_some(self, person: str, made: tuple[int, str, str], message_ids: Sequence[str]) -> bool:
+        """Move these behind a checkpoint; none: that was all. Whether the checkpoint is still that one."""
+        with Transaction(self._db):
+            if self._checkpoint(person) != made:
+                return False
+            if message_ids:
+                self._move("events", "past", person, message_ids)
+            else:
+                self._db.execute(f"UPDATE checkpoints SET state = '{HOLDS}' WHERE person = ?", (person,))
+            return True
+
+    def _checkpoint(self, person: str) -> tuple[int, str, str] | None:
+        found = self._db.execute("SELECT through_us, base, state FROM checkpoints WHERE person = ?", (person,))
+        return found.fetchone()
 
     def _outdated(self, person: str, message_ids: Sequence[str], by: int) -> bool:
         """Whether anything has come between what was known at a position and folding these events."""
@@ -298,21 +315,32 @@ class SqliteHistory:
         persons = list(persons)
         self._among(f"UPDATE checkpoints SET state = '{BROKEN}' WHERE person IN {_AMONG}", persons)
         for person in persons:
-            some = f"SELECT message_id FROM past WHERE sender = ? LIMIT {AT_ONCE}"
-            while ids := [m for (m,) in self._db.execute(some, (person,))]:
+            began_s = time.monotonic()
+            while self._unfold_some(person):
+                time.sleep(time.monotonic() - began_s)
+                began_s = time.monotonic()
+
+    def _unfold_some(self, person: str) -> bool:
+        """Whether there is more to take back."""
+        some = f"SELECT message_id FROM past WHERE sender = ? LIMIT {AT_ONCE}"
+        with Transaction(self._db):
+            if (held := self._checkpoint(person)) is None or held[2] != BROKEN:
+                return False
+            if ids := [m for (m,) in self._db.execute(some, (person,))]:
                 self._move("past", "events", person, ids)
-        self._among(f"DELETE FROM checkpoints WHERE person IN {_AMONG}", persons)
+            else:
+                self._db.execute("DELETE FROM checkpoints WHERE person = ?", (person,))
+            return bool(ids)
 
     def _move(self, source: str, target: str, sender: str, message_ids: Sequence[str]) -> None:
         """A better copy that has arrived in the target meanwhile stays."""
         of = f"FROM {source} WHERE sender = ? AND message_id IN {_AMONG}"
         ids = (sender, json.dumps(message_ids))
-        with Transaction(self._db):
-            self._db.execute(f"INSERT OR IGNORE INTO {target} SELECT {_COLUMNS} {of}", ids)
-            self._db.execute(f"DELETE {of}", ids)
-            change = self._db.execute(_CHANGE).fetchone()[0]
-            changed = "UPDATE senders SET change = ?1, rewritten = ?1 WHERE sender = ?2"
-            self._db.execute(changed, (change, sender))
+        self._db.execute(f"INSERT OR IGNORE INTO {target} SELECT {_COLUMNS} {of}", ids)
+        self._db.execute(f"DELETE {of}", ids)
+        change = self._db.execute(_CHANGE).fetchone()[0]
+        changed = "UPDATE senders SET change = ?1, rewritten = ?1 WHERE sender = ?2"
+        self._db.execute(changed, (change, sender))
 
     def erase(self, senders: Iterable[str]) -> int:
         """Forget these senders: events, edges, due rows, checkpoints, what waits in `arrived`; how many events."""
@@ -328,3 +356,12 @@ class SqliteHistory:
             self._among(f"DELETE FROM edges WHERE user_id IN {_AMONG}", names)
             self._among(f"DELETE FROM edges WHERE anonymous_id IN {_AMONG}", hands)
         return gone
+
+
+def _pieces(whole: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A piece at a time, with a rest in between as long as the last one took."""
+    for start in range(0, len(whole), AT_ONCE):
+        began_s = time.monotonic()
+        yield whole[start : start + AT_ONCE]
+        if start + AT_ONCE < len(whole):
+            time.sleep(time.monotonic() - began_s)

@@ -34,10 +34,10 @@ def needs_past(held: WorkingSet, persons: Sequence[str]) -> set[str]:
     history = held.store
     senders = history.senders_of(persons)
     slow = history.left(senders) | {p for p, c in history.checkpoints(senders).items() if c.broken}
-    return _whose(slow | held.heavy(senders - slow, HEAVY), persons, history)
+    return whose(slow | held.heavy(senders - slow, HEAVY), persons, history)
 
 
-def _whose(senders: set[str], persons: Iterable[str], history: HistoryStore) -> set[str]:
+def whose(senders: set[str], persons: Iterable[str], history: HistoryStore) -> set[str]:
     """Those of these persons whose features can need events of these senders."""
     return {p for p in persons if not senders.isdisjoint(history.senders_of([p]))} if senders else set()
 
@@ -63,7 +63,7 @@ class SlowLane:
         senders = self.history.senders_of(persons)
         many = self.fetch(senders, HEAVY)
         many |= self.history.heavy(self._broken(senders), HEAVY, folded=True)
-        return _whose(many | self.fresh.heavy(senders - many, HEAVY), persons, self.history)
+        return whose(many | self.fresh.heavy(senders - many, HEAVY), persons, self.history)
 
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
@@ -136,7 +136,7 @@ class Lanes:
         if not patient:
             raise TakesLong(slow)
         with self.slow.lock:
-            if not (heavy := self.slow.heavy(persons)):
+            if not (heavy := self.too_heavy(persons)):
                 return _there(*self.slow.rows(persons, at_us))
         if not self.heavy.lock.acquire(blocking=False):
             raise TakesLong(heavy)
@@ -144,6 +144,11 @@ class Lanes:
             return _there(*self.heavy.rows(persons, at_us))
         finally:
             self.heavy.lock.release()
+
+    def too_heavy(self, persons: Sequence[str]) -> set[str]:
+        """Those of these persons who are not for the slow lane; for who has it. The others' past is at hand then."""
+        heavy = self.slow.heavy(persons)  # of whom a checkpoint is being made is neither one nor the other yet
+        return heavy | whose(self.heavy.working_on, persons, self.slow.history)
 
     @property
     def working_on(self) -> set[str]:

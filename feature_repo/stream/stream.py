@@ -142,7 +142,7 @@ class Processor:
             due = lane.history.claim(self.clock(), AT_ONCE + len(self._heavy), slow=True)
             persons = [p for p in due if p not in self._heavy]
             with self._worked_on(lane, persons):
-                heavy = lane.heavy(persons)
+                heavy = self._lanes.too_heavy(persons)
                 self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
                 light = [p for p in persons if p not in heavy]
                 self._write_slow(lane, light)

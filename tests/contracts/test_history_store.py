@@ -2,12 +2,14 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -477,6 +479,26 @@ def test_folding_and_unfolding_give_the_same_events(history: HistoryStore, monke
     assert (history.heavy(["u"], 24), history.heavy(["u"], 25)) == ({"u"}, set())
 
 
+def test_on_one_machine_others_write_between_the_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SqliteHistory(tmp_path / "h.db") as history, history.reader() as other:
+        rests: list[float] = []
+
+        def rest(seconds: float) -> None:
+            rests.append(seconds)
+            assert other.add([row(f"r{len(rests)}", "v")]).touched == {"v"}
+
+        rows = many(history, monkeypatch, 4)
+        monkeypatch.setattr(sqlite_history, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rest))
+        history.fold("u", Checkpoint(24, (1,)), [f"m{i}" for i in range(20)], 25)
+        assert len(rests) == 4
+        history.unfold(["u"])
+        assert len(rests) == 9 and sorted(history.events(["u"])) == sorted(rows)
+        history.leave(["w"])
+        history.fetched(["w"], [row(f"w{i}", "w", position=i + 1) for i in range(9)])
+        assert len(rests) == 11 and all(s > 0 for s in rests)
+        assert len(other.events(["v"])) == 11
+
+
 def test_what_is_no_longer_so_is_not_folded(history: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     many(history, monkeypatch, 4)
     before = everything(history)
@@ -499,18 +521,17 @@ class Killed(RuntimeError):
 def at_piece(history: HistoryStore, number: int, then: Callable[[], None]) -> None:
     """Do something before the numbered piece of a fold or an unfold."""
     pieces = 0
-    name = "_move" if isinstance(history, SqliteHistory) else "_run"
-    move = getattr(history, name)
 
-    def counted(*args: Any) -> Any:
+    def counted(run: Callable[..., Any], *args: Any) -> Any:
         nonlocal pieces
-        if name == "_move" or args[0] in (redis_scripts.FOLD_SOME, redis_scripts.UNFOLD_SOME):
+        if isinstance(history, SqliteHistory) or args[0] in (redis_scripts.FOLD_SOME, redis_scripts.UNFOLD_SOME):
             pieces += 1
             if pieces == number:
                 then()
-        return move(*args)
+        return run(*args)
 
-    setattr(history, name, counted)
+    for name in ("_fold_some", "_unfold_some") if isinstance(history, SqliteHistory) else ("_run",):
+        setattr(history, name, partial(counted, getattr(history, name)))
 
 
 def kill() -> None:
@@ -549,11 +570,21 @@ def test_an_event_that_arrives_while_its_past_is_folded_breaks_it(
         assert contents(other.events(["u"])) == contents([*rows, early])
 
 
+def test_who_folds_stops_where_the_past_is_taken_back_meanwhile(
+    history: HistoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = many(history, monkeypatch, 4)
+    with history.reader() as other:
+        at_piece(history, 3, lambda: other.unfold(["u"]))
+        history.fold("u", Checkpoint(24, (1,)), [f"m{i}" for i in range(20)], 25)
+        assert (sorted(other.events(["u"])), other.checkpoints(["u"])) == (sorted(rows), {})
+
+
 def test_whoever_unfolds_late_does_not_take_a_new_checkpoint_apart(
-    on_redis: World, monkeypatch: pytest.MonkeyPatch
+    history: HistoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two repair the same person, because a lease ended: the slower one stops."""
-    slower = on_redis.new()
+    slower = history
     rows = many(slower, monkeypatch, 4)
     slower.fold("u", Checkpoint(9, (1,)), [f"m{i}" for i in range(8)], 25)
     with slower.reader() as faster:
