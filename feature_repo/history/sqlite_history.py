@@ -19,7 +19,7 @@ from feature_repo.sqlite import Transaction
 T = TypeVar("T")
 LAYOUT = 2
 """Of the tables. A file of another one is emptied: the lake has it all."""
-AT_ONCE = 2_000
+AT_ONCE = 1_000
 """Rows that come out of the lake, go behind a checkpoint, or come back, in one transaction: others write in between."""
 
 _ROW = """sender TEXT NOT NULL, message_id TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL, name TEXT,
