@@ -51,9 +51,18 @@ class SlowLane:
     def __init__(self, domain_name: str, history: HistoryStore, past: Past | None) -> None:
         self.history = history
         self.fresh = Fresh(domain_name, history)
-        self.lock = threading.Lock()
+        self.lock, self._more = threading.Lock(), threading.Event()
         self.working_on: set[str] = set()
         self._past = past
+
+    def more(self) -> None:
+        """Somebody more is due here."""
+        self._more.set()
+
+    def wait(self, patience_s: float) -> None:
+        """Until somebody more is due here, or so long; for one thread, which needs no lock for it."""
+        self._more.wait(patience_s)
+        self._more.clear()
 
     def heavy(self, persons: Sequence[str]) -> set[str]:
         """Those of these persons who have so many events that others shall not wait for their row here either.

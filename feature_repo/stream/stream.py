@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -119,6 +118,8 @@ class Processor:
             slow = needs_past(self._lanes.quick, persons) | self._lanes.working_on.intersection(persons)
             self.history.defer(slow, now)
             self.slow |= {p for p in slow if self.history.unsettled(p)}
+            if slow:
+                self._lanes.slow.more()
             quick = [p for p in persons if p not in slow]
             if quick:
                 found, by = self._lanes.quick.rows(quick, now)
@@ -132,10 +133,12 @@ class Processor:
                 self._first.clear()
             return len(persons)
 
-    def refresh_slow(self) -> int:
+    def refresh_slow(self, patience_s: float = 0.0) -> int:
         """The same for some of those in the slow lane; returns how many. Others may go on meanwhile.
 
         Those with so many events that their row takes seconds are left to `refresh_heavy`.
+
+        patience_s: where there is nobody, how long to wait for somebody.
         """
         lane = self._lanes.slow
         with lane.lock:
@@ -143,15 +146,20 @@ class Processor:
             persons = [p for p in due if p not in self._heavy]
             with self._worked_on(lane, persons):
                 heavy = self._lanes.too_heavy(persons)
-                self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
+                if heavy:
+                    self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
+                    self._lanes.heavy.more()
                 light = [p for p in persons if p not in heavy]
                 self._write_slow(lane, light)
-            return len(light)
+        if not light:
+            lane.wait(patience_s)
+        return len(light)
 
-    def refresh_heavy(self) -> int:
-        """The same for one of those whom `refresh_slow` has left; returns whether there was one."""
+    def refresh_heavy(self, patience_s: float = 0.0) -> int:
+        """The same for one of those whom `refresh_slow` has left; returns how many."""
         lane, person = self._lanes.heavy, next(iter(list(self._heavy)), None)
         if person is None:
+            lane.wait(patience_s)
             return 0
         with lane.lock, self._worked_on(lane, [person]):
             del self._heavy[person]  # from here on they may be left again
@@ -285,8 +293,8 @@ class Stream:
             threading.Thread(target=self._again, args=(step,), name=name, daemon=True)
             for name, step in (
                 ("stream", self._step),
-                ("slow lane", partial(self._slow_step, processor.refresh_slow)),
-                ("heavy lane", partial(self._slow_step, processor.refresh_heavy)),
+                ("slow lane", lambda: processor.refresh_slow(TICK_S)),
+                ("heavy lane", lambda: processor.refresh_heavy(TICK_S)),
             )
         ]
 
@@ -309,7 +317,7 @@ class Stream:
         """Why it cannot go on, or None."""
         return "; ".join(self._errors.values()) or None
 
-    def _again(self, step: Callable[[], None]) -> None:
+    def _again(self, step: Callable[[], object]) -> None:
         name = threading.current_thread().name
         while not self._stop.is_set():
             try:
@@ -350,10 +358,6 @@ class Stream:
                     self.log.close()
                 self.log = self._reopen()
             raise
-
-    def _slow_step(self, refresh: Callable[[], int]) -> None:
-        if not refresh():
-            self._stop.wait(TICK_S)
 
     def _settle(self) -> None:
         """Write whoever is due, as long as nobody waits for an event that is not applied yet."""
