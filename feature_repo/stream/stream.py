@@ -17,15 +17,13 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from feature_repo import domains
 from feature_repo.contract.events import Event
-from feature_repo.feature_store.store import delete_online, feature_store, write_online
 from feature_repo.features.folding import foldable
-from feature_repo.history.history_store import NEVER, UNNUMBERED, HistoryStore, Written, row_of
+from feature_repo.history.history_store import UNNUMBERED, HistoryStore, row_of
 from feature_repo.log.event_log import Delivered, EventLog
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream.online_rows import OnlineRows
 from feature_repo.stream.slow_lane import AT_ONCE, Lanes, Past, SlowLane, needs_past
 
 MOST_EVENTS = 4_000
@@ -223,51 +221,6 @@ def forget(history: HistoryStore, senders: Sequence[str], again: Sequence[str], 
     history.unfold(touched)
     history.defer(touched)
     return gone
-
-
-class OnlineRows:
-    """Brings the online rows of persons up to date."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._domain = domains.load(settings.domain)
-        self._store = feature_store(settings, lineage=False)
-
-    def write(
-        self, history: HistoryStore, persons: Sequence[str], found: pa.Table, by: int
-    ) -> dict[str, Written | None]:
-        """Write the rows found for these persons by what was known at position `by`; returns what to note of each.
-
-        A row's timestamp never goes back, as a correction can move somebody's newest change point; its position is
-        that of the last event applied: so the online store's order lets it replace what was believed before.
-        """
-        before = history.written(persons)
-        note: dict[str, Written | None] = dict.fromkeys(persons)
-        for person, ts_us, until in zip(
-            *(found[c].to_pylist() for c in ("user_id", "ts_us", "valid_until_us")), strict=True
-        ):
-            if ts_us is not None or until is not None:
-                held = before[person].event_us if person in before else NEVER
-                note[person] = Written(max(NEVER if ts_us is None else ts_us, held), until)
-        rows = found.filter(pc.is_valid(found["ts_us"]))
-        there = rows["user_id"].to_pylist()
-        if there:
-            moments = [w.event_us for p in there if (w := note[p])]
-            write_online(self._store, self._domain, _offline(rows, moments, by))
-        gone = [p for p in set(persons).difference(there) if p in before and before[p].event_us != NEVER]
-        if gone:
-            delete_online(self._store, self._domain, gone)
-        return note
-
-
-def _offline(rows: pa.Table, moments: Sequence[int], position: int) -> pa.Table:
-    """The rows in the columns of the offline rows, with these event timestamps (µs)."""
-    us = pa.timestamp("us", "UTC")
-    at = pa.array([position] * len(rows), pa.int64())
-    for name, column in (
-        ("event_timestamp", pa.array(moments, pa.int64()).cast(us)), ("created", at.cast(us)), ("applied_position", at),
-    ):  # fmt: skip
-        rows = rows.append_column(name, column)
-    return rows
 
 
 class Stream:
