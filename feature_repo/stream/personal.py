@@ -76,7 +76,7 @@ class Personal:
                 rows = self.history.events(senders, known.position)
                 if all(row.edge is None and row.user_id == person for row in rows) or senders == {person}:
                     return News(owned(rows, person, at_us), Known(versions, position, _later(rows, at_us)), False)
-        self._fetch(senders)
+        self._at_hand(person)
         with self.history.snapshot():
             senders = self.history.senders_of([person])
             versions, position = self.history.versions(senders), self.history.position()
@@ -92,8 +92,8 @@ class Personal:
         Raises:
             Heavy: they come of more than `most` events.
         """
+        self._at_hand(person)
         senders = self.history.senders_of([person])
-        self._fetch(senders)
         few = not self.history.heavy(senders, FEW)
         if few and (rows := self._quick.trail(person, since_us, at_us, STEPS)) is not None:
             return rows
@@ -105,11 +105,10 @@ class Personal:
         found = found.filter(pc.and_(pc.less_equal(found["ts_us"], at_us), pc.greater(until, since_us)))
         return (row for some in found.to_batches(max_chunksize=AT_ONCE) for row in some.to_pylist())
 
-    def _fetch(self, senders: set[str]) -> None:
-        """Have these senders' past in the history, unless that is too much."""
-        heavy = self._lane.fetch(senders, self._most)
-        if self._most is not None and (heavy := heavy or self.history.heavy(senders, self._most)):
-            raise Heavy(f"{', '.join(sorted(heavy))} has more than {self._most:,} events")
+    def _at_hand(self, person: str) -> None:
+        """Have this person's past in the history, unless that is too much."""
+        if self._lane.heavy([person], self._most):
+            raise Heavy(f"{person} has more than {self._most:,} events")
 
     def close(self) -> None:
         """Let go of what was opened here."""

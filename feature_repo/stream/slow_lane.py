@@ -64,15 +64,17 @@ class SlowLane:
         self._more.wait(patience_s)
         self._more.clear()
 
-    def heavy(self, persons: Sequence[str]) -> set[str]:
-        """Those of these persons who have so many events that others shall not wait for their row here either.
+    def heavy(self, persons: Sequence[str], than: int | None) -> set[str]:
+        """Those of these persons of whom more events than that would have to be read; null: nobody.
 
         The others' past is at hand then.
         """
         senders = self.history.senders_of(persons)
-        many = self.fetch(senders, HEAVY)
-        many |= self.history.heavy(self._broken(senders), HEAVY, folded=True)
-        return whose(many | self.fresh.heavy(senders - many, HEAVY), persons, self.history)
+        many = self.fetch(senders, than)
+        if than is not None:
+            many |= self.history.heavy(self._broken(senders), than, folded=True)
+            many |= self.history.heavy(senders - many, than)
+        return whose(many, persons, self.history)
 
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
@@ -156,7 +158,7 @@ class Lanes:
 
     def too_heavy(self, persons: Sequence[str]) -> set[str]:
         """Those of these persons who are not for the slow lane; for who has it. The others' past is at hand then."""
-        heavy = self.slow.heavy(persons)  # of whom a checkpoint is being made is neither one nor the other yet
+        heavy = self.slow.heavy(persons, HEAVY)  # of whom a checkpoint is being made is neither one nor the other yet
         return heavy | whose(self.heavy.working_on, persons, self.slow.history)
 
     @property

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 from feature_repo import domains
 from feature_repo.history.history_store import Row, row_of
 from feature_repo.history.sqlite_history import SqliteHistory
+from feature_repo.lake.lake import Lake
+from feature_repo.lake.lake_sql import INCOMING
 from feature_repo.settings import Settings
 from feature_repo.stream import personal as personal_module
-from feature_repo.stream.personal import Personal
+from feature_repo.stream.personal import Heavy, Personal
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.compute import Computer
+from tests.feature_repo.test_backfill import event as lake_row
 from tests.feature_repo.test_stream import ENTITIES, event
 
 SAAS = domains.load("saas")
@@ -101,5 +105,22 @@ def test_nothing_is_read_again_of_somebody_of_whom_nothing_came(settings, tmp_pa
     second = personal.news("u1", first.known, 100)
     third = personal.news("u1", second.known, 100)
     assert [(len(n.events), n.whole) for n in (first, second, third)] == [(1, True), (1, False), (0, False)]
+    personal.close()
+    history.close()
+
+
+def test_of_somebody_with_too_many_events_none_is_read(tmp_path):
+    settings = Settings(home=tmp_path, domain="saas")
+    past = [lake_row(user, n, 10 + n) for user, many in (("much", 3), ("little", 2)) for n in range(many)]
+    columns = [row | {"position": n, "content_hash": ""} for n, row in enumerate(past, 1)]
+    Lake(settings.lake).append_table(pa.Table.from_pylist(columns, INCOMING))
+    history = SqliteHistory(tmp_path / "history.db")
+    history.leave(["much", "little"])
+    personal = Personal(settings, history, most=2)
+    assert len(personal.news("little", None, 100).events) == 2 and history.left(["little"]) == set()
+    for read in (lambda: personal.news("much", None, 100), lambda: personal.trail("much", 100)):
+        with pytest.raises(Heavy, match="much has more than 2 events"):
+            read()
+    assert history.left(["much"]) == {"much"}
     personal.close()
     history.close()
