@@ -79,7 +79,7 @@ def row(sent: dict[str, Any]) -> dict[str, Any]:
 
 def send_all(server: Server, batches: list[list[dict[str, Any]]], chance: random.Random) -> None:
     """Send each batch until it is answered with 200, as an SDK does; some once more although they were."""
-    with httpx.Client(base_url=server.url, timeout=10) as client:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
         for batch in batches:
             times = chance.choice([1, 1, 1, 2])
             deadline = time.monotonic() + 40

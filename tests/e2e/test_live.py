@@ -58,7 +58,7 @@ def test_a_decision_knows_every_event_answered_before_it(server: Server, pairs: 
     asked: dict[str, int] = {}
 
     def person(number: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=10) as client:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
             for n in range(1, pairs // 8 + 1):
                 event = {"type": "track", "event": "Clicked", "messageId": f"{number}-{n}", "userId": f"p{number}"}
                 at = {"timestamp": datetime.now(UTC).isoformat()}

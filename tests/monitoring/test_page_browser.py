@@ -130,7 +130,7 @@ def test_one_click_to_each_page_of_evidently_and_back(browser: "Browser", front:
     said = watched(page)
     page.goto(front)
     page.get_by_role("link", name=name).click()
-    page.get_by_text(shows).first.wait_for(timeout=15_000)
+    page.get_by_text(shows).first.wait_for(timeout=30_000)
     assert "Firstmile" in page.title()
     page.get_by_role("link", name="Weekly report").click()
     assert page.url == front

@@ -29,7 +29,7 @@ MINUTE_US = 60_000_000
 def page(browser: "Browser", service: Service) -> "Iterator[Page]":  # noqa: F811
     """A page of somebody new to the browser; fails where it complains or asks elsewhere than the service."""
     context = browser.new_context(viewport=DESK)  # type: ignore[arg-type]
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     opened = context.new_page()
     said = watched(opened, service.url)
     yield opened
