@@ -8,7 +8,8 @@ takes seconds. `Lanes` is these and the quick one, for whoever asks for rows.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,6 +56,15 @@ class SlowLane:
         self.working_on: set[str] = set()
         self._past = past
 
+    @contextmanager
+    def working(self, persons: Iterable[str]) -> Iterator[None]:
+        """These are `working_on`."""
+        self.working_on = set(persons)
+        try:
+            yield
+        finally:
+            self.working_on = set()
+
     def more(self) -> None:
         """Somebody more is due here."""
         self._more.set()
@@ -70,7 +80,7 @@ class SlowLane:
         The others' past is at hand then.
         """
         senders = self.history.senders_of(persons)
-        many = self.fetch(senders, than)
+        many = self._fetch(senders, than)
         if than is not None:
             many |= self.history.heavy(self._broken(senders), than, folded=True)
             many |= self.history.heavy(senders - many, than)
@@ -79,14 +89,14 @@ class SlowLane:
     def rows(self, persons: Sequence[str], now_us: int) -> tuple[pa.Table, int]:
         """As `Fresh.rows`, with all of these persons' past at hand."""
         senders = self.history.senders_of(persons)
-        self.fetch(senders)
+        self._fetch(senders)
         self.history.unfold(self._broken(senders))
         return self.fresh.rows(persons, now_us)
 
     def _broken(self, persons: Collection[str]) -> list[str]:
         return [p for p, c in self.history.checkpoints(persons).items() if c.broken]
 
-    def fetch(self, senders: Collection[str], most: int | None = None) -> set[str]:
+    def _fetch(self, senders: Collection[str], most: int | None = None) -> set[str]:
         """Have these senders' past in the history, where it was left in the lake.
 
         Returns:

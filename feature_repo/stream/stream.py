@@ -12,8 +12,8 @@ Three lanes: in the slower ones (see slow_lane.py) are those whose row takes lon
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import pyarrow as pa
@@ -142,9 +142,8 @@ class Processor:
         with lane.lock:
             due = lane.history.claim(self.clock(), AT_ONCE + len(self._heavy), slow=True)
             persons = [p for p in due if p not in self._heavy]
-            with self._worked_on(lane, persons):
-                heavy = self._lanes.too_heavy(persons)
-                if heavy:
+            with lane.working(persons):
+                if heavy := self._lanes.too_heavy(persons):
                     self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
                     self._lanes.heavy.more()
                 light = [p for p in persons if p not in heavy]
@@ -159,19 +158,11 @@ class Processor:
         if person is None:
             lane.wait(patience_s)
             return 0
-        with lane.lock, self._worked_on(lane, [person]):
+        with lane.lock, lane.working([person]):
             del self._heavy[person]  # from here on they may be left again
             if lane.history.unsettled(person, self.clock()):
                 self._write_slow(lane, [person])
         return 1
-
-    @contextmanager
-    def _worked_on(self, lane: SlowLane, persons: Sequence[str]) -> Iterator[None]:
-        lane.working_on = set(persons)
-        try:
-            yield
-        finally:
-            lane.working_on = set()
 
     def _write_slow(self, lane: SlowLane, persons: Sequence[str]) -> None:
         if not persons:
