@@ -45,7 +45,7 @@ class Simulated:
         """The overall comparison, as plain values; effects are differences of probabilities."""
         [curve], result = self.result.overall, self.result
         values = {"effect": curve.effect[-1], "low": curve.low[-1], "high": curve.high[-1], "truth": self.truth[None]}
-        rounded = {name: round(float(value), 4) for name, value in values.items()} if curve.known else {}
+        rounded = {name: round(float(value), 6) for name, value in values.items()} if curve.known else {}
         return {"name": result.experiment.name, "people": len(result.people), "picture": self.picture, **rounded}
 
 

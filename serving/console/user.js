@@ -4,14 +4,16 @@ import { add, age, ask, chips, clock, el, inWords, list, problem, span, terms } 
 const LAST = 20
 
 export async function user(main, signal, id) {
-  main.append(el("h1", {}, id))
+  const waits = el("p", { className: "soft", role: "status" }, "Looking up all that is held of this person …")
+  main.append(el("h1", {}, id), waits)
   let held, book
   try {
     [held, book] = await Promise.all([everything(id, signal), ask("v1/playbook", { signal })])
   } catch (e) {
-    if (!signal.aborted) main.append(problem(e))
+    if (!signal.aborted) waits.replaceWith(problem(e))
     return
   }
+  waits.remove()
   const { profile, features, segments } = held
   const answer = el("div", { role: "status", className: "card" })
   const decide = el("button", { onclick: () => ask("v1/decide", { method: "POST", body: { userId: id, explain: true }, signal })

@@ -192,6 +192,21 @@ def test_what_is_answered_after_somebody_has_left_is_nobodys(
     page.wait_for_selector("[data-element=checklist]")
 
 
+def test_while_a_person_is_looked_up_the_page_says_so(
+    page: "Page", service: Service, somebody: Callable[[int], str]
+) -> None:
+    service.send(*used(somebody(10)))
+    asked: list[Route] = []
+    page.route(re.compile(r"/v1/users/"), lambda route: asked.append(route))
+    page.goto(f"{service.url}/console#/users/{somebody(10)}")
+    page.wait_for_selector("main :text('Looking up')")
+    while not asked:
+        page.wait_for_timeout(20)
+    asked[0].continue_()
+    page.wait_for_selector("h2:text('Features')")
+    assert page.locator("main :text('Looking up')").count() == 0
+
+
 def test_an_exposure_is_told_when_it_is_seen(page: "Page", service: Service) -> None:
     experiments, at_us = service.engine.playbook.experiments, now_us()
     user = next(u for u in (f"tried-{n}" for n in range(500)) if assign(experiments, u, [], {}, at_us).variants)
