@@ -179,16 +179,16 @@ def test_somebody_new_begins_at_the_beginning(page: "Page", service: Service, so
 def test_what_is_answered_after_somebody_has_left_is_nobodys(
     page: "Page", service: Service, somebody: Callable[[int], str]
 ) -> None:
-    page.goto(f"{service.url}/console/demo?user={somebody(8)}")
+    page.goto(f"{service.url}/console/demo?user={somebody(11)}")
     has(page, "checklist"), settled(page)
     documents: list[Route] = []
-    late = json.dumps({"batch": [event(1, somebody(8), "Help Opened")]})
+    late = json.dumps({"batch": [event(1, somebody(11), "Help Opened")]})
     page.route(re.compile(r"/console/demo$"), lambda route: documents.append(route))  # the next page takes its time
     leave = "document.querySelector('#new').click(), fetch('../v1/batch', { method: 'POST', body })"
     with page.expect_response(re.compile("/v1/decide$")):
         page.evaluate(f"body => {{ setTimeout(() => {{ {leave} }}) }}", late)
     documents[0].continue_()
-    page.wait_for_function("who => !document.querySelector('#person').innerText.includes(who)", arg=somebody(8))
+    page.wait_for_function("who => !document.querySelector('#person').innerText.includes(who)", arg=somebody(11))
     page.wait_for_selector("[data-element=checklist]")
 
 
