@@ -25,8 +25,8 @@ from serving.policy import Seen
 from serving.rules import Move, State
 from serving.segments import timeline
 from serving.segments.journal import Change, Journal
+from serving.segments.long_pasts import LongPasts
 from serving.segments.person import Behind, Document, Gone, Person, row_key
-from serving.segments.slow_lane import SlowLane
 from serving.segments.timeline import Era, Followed, Row, Scored
 
 REMEMBERED = 20_000
@@ -52,13 +52,13 @@ class UnderWay:
 
 
 class Keeper:
-    """Follows people: for decisions, for who keeps up with everybody, and those with very long pasts in a slow lane.
+    """Follows people: for decisions, for who keeps up with everybody, and those with very long pasts apart.
 
     Each of the three reads the history by itself, with no lock held, and only decisions wait for one another. Safe from
     several threads.
 
     reader: of a history, for so many events at once. eras: the rules, the first from ever on, the last those of now.
-    scored: what the model says, for rules that ask it. caught_up: is told who has left the slow lane; it must not wait.
+    scored: what the model says, for rules that ask it. caught_up: is told whose long past was followed; it must not wait.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Keeper:
         self.caught_up: Callable[[Sequence[str]], object] = lambda persons: None
         self._gap, self._scored = session_gap_us, scored
         self._personal, self._background, self._patient = reader(LONG), reader(LONG), reader(None)
-        self._slow = SlowLane(self._catch_up)
+        self._slow = LongPasts(self._catch_up)
         self._under_way: WeakValueDictionary[str, UnderWay] = WeakValueDictionary()
         self._people: OrderedDict[str, Person] = OrderedDict()
         self._dirty: set[str] = set()
@@ -286,7 +286,7 @@ class Keeper:
             return None if changed else self._take(person, now, look, row, at_us)
 
     def _catch_up(self, person: str, row: Snapshot, at_us: int) -> None:
-        """The slow lane's work."""
+        """The work of `LongPasts`."""
         with suppress(Gone):
             self._looked(self._patient, person, row, at_us)
         self._slow.drop([person])

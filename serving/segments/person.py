@@ -83,7 +83,7 @@ class Gone(Unfollowed):
 
 
 class Behind(Unfollowed):
-    """Somebody's past is so long that it is followed in the slow lane.
+    """Somebody's past is so long that it is followed apart, by `LongPasts`.
 
     person: a copy of what was known; null: nothing.
     """

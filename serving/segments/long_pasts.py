@@ -13,7 +13,7 @@ PATIENCE_S = 2.0
 _log = logging.getLogger("bentoml.serve.firstmile")
 
 
-class SlowLane:
+class LongPasts:
     """A thread that begins with the first of them. Safe from several threads.
 
     work: of a person, with their row and the time (µs) at which it was theirs; it drops who is done. What fails is
@@ -24,7 +24,7 @@ class SlowLane:
         self._work = work
         self._waiting: OrderedDict[str, tuple[Snapshot, int]] = OrderedDict()
         self._changed, self._stop = threading.Condition(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="segments, slow lane", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="segments, long pasts", daemon=True)
 
     def __contains__(self, person: object) -> bool:
         return person in self._waiting
