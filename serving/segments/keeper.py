@@ -58,7 +58,7 @@ class Keeper:
     several threads.
 
     reader: of a history, for so many events at once. eras: the rules, the first from ever on, the last those of now.
-    scored: what the model says, for rules that ask it. caught_up: is told of long pasts that were followed; must not wait.
+    scored: what the model says, for rules that ask it. caught_up: is told whose long past was followed; must not wait.
     """
 
     def __init__(
