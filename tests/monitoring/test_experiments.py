@@ -249,7 +249,7 @@ def test_its_rates_are_those_of_the_lake(settings: Settings, found: Simulated) -
 def test_its_interval_holds_the_truth_and_is_narrower_for_the_features(found: Simulated) -> None:
     [curve] = found.result.overall
     assert 0.05 < found.truth[None] < 0.1
-    assert found.covers(curve) and found.figures()["truth"] == round(found.truth[None], 4)
+    assert found.covers(curve) and found.figures()["truth"] == round(found.truth[None], 6)
     assert 0.8 < curve.narrowed < 0.99
     assert Path(found.picture).stat().st_size > 10_000
 
