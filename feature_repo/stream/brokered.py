@@ -17,8 +17,8 @@ from feature_repo.lake.log_to_lake import drain
 from feature_repo.lake.past import Past
 from feature_repo.log.event_log import Busy, EventLog, open_log, shard_key
 from feature_repo.settings import Settings
+from feature_repo.stream.processor import forget
 from feature_repo.stream.slow_lane import Lanes
-from feature_repo.stream.stream import forget
 
 AGAIN_S = 3.0
 """How long to wait before the broker is tried again."""

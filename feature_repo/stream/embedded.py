@@ -24,7 +24,8 @@ from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.event_log import shard_key
 from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings, now_us
-from feature_repo.stream.stream import Processor, Stream
+from feature_repo.stream.processor import Processor
+from feature_repo.stream.stream import Stream
 
 DRAIN_S = 30.0
 """How often the lake gets what the log has."""

@@ -27,7 +27,8 @@ from feature_repo.log.event_log import EventLog, open_log
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError, flock
 from feature_repo.stream.garbage import spare_what_is_there
-from feature_repo.stream.stream import Processor, Stream
+from feature_repo.stream.processor import Processor
+from feature_repo.stream.stream import Stream
 
 DRAIN_S = 5.0
 """How often the lake gets what the workers have applied."""

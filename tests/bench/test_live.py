@@ -125,4 +125,5 @@ def test_a_sample_counts_for_the_innermost_of_ours() -> None:
         exec(compile("look()", str(SOURCE / name), "exec"), call)
     exec(compile("look()", "/usr/lib/python3/threading.py", "exec"), call)
     assert seen == ["history: add, read, note", "door: receipts", "feature_repo/brand_new.py", None]
+    assert all((SOURCE / path).exists() for path in profile.STAGES)
     assert replace(Options(Path(), Console())).parts == PARTS

@@ -13,10 +13,11 @@ from feature_repo.feature_store.store import feature_store, read_online
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.lake_sql import INCOMING
 from feature_repo.settings import Settings
-from feature_repo.stream import embedded, slow_lane, stream
+from feature_repo.stream import embedded, processor, slow_lane, stream
 from feature_repo.stream.embedded import Embedded
+from feature_repo.stream.processor import MOST_PERSONS, WHILE_ONE_WAITS
 from feature_repo.stream.slow_lane import TakesLong
-from feature_repo.stream.stream import MOST_EVENTS, MOST_PERSONS, WHILE_ONE_WAITS
+from feature_repo.stream.stream import MOST_EVENTS
 from tests.feature_repo import oracle
 from tests.feature_repo.histories import BASE
 from tests.feature_repo.test_backfill import event
@@ -150,7 +151,7 @@ def test_who_is_in_the_slow_lane_is_pending_by_every_id(tmp_path: Path, monkeypa
     live = Embedded(Settings(home=tmp_path, domain="saas"), lambda: BASE)
     appended(live, event("u", 0, BASE - 9) | {"type": "identify", "name": None, "anonymous_id": "d"})
     live.stream._step()
-    monkeypatch.setattr(stream, "needs_past", lambda held, persons: {"u"}.intersection(persons))
+    monkeypatch.setattr(processor, "needs_past", lambda held, persons: {"u"}.intersection(persons))
     appended(live, event("d", 1, BASE - 1) | {"user_id": None, "anonymous_id": "d"})
     live.stream._step()
     assert live.applied == 2 and "u" in live.processor.slow

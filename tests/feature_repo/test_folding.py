@@ -15,7 +15,7 @@ from feature_repo.features import folding
 from feature_repo.log.event_log import Delivered
 from feature_repo.settings import Settings
 from feature_repo.stream import slow_lane
-from feature_repo.stream.stream import Processor
+from feature_repo.stream.processor import Processor
 from tests.feature_repo import histories
 from tests.feature_repo.test_backfill import event as click
 from tests.feature_repo.test_stream import ENTITIES, Clock, event, online, opened, settle, wanted, world

@@ -18,7 +18,7 @@ from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.log.event_log import Delivered
 from feature_repo.settings import Settings
 from feature_repo.stream import slow_lane
-from feature_repo.stream.stream import Processor
+from feature_repo.stream.processor import Processor
 from tests.feature_repo import histories, oracle
 
 ENTITIES = [*histories.USERS, *(f"anon:{d}" for d in histories.DEVICES)]

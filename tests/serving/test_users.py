@@ -432,7 +432,7 @@ KILLS = {
     "before the lake": "feature_repo.lake.lake.Lake.erase",
     "in the lake": "feature_repo.lake.lake.Lake._publish_manifest",
     "before the log": "feature_repo.log.sqlite_log.SqliteLog.erase",
-    "before the history": "feature_repo.stream.stream.Processor.erase",
+    "before the history": "feature_repo.stream.processor.Processor.erase",
     "before the files are cleaned": "feature_repo.erasing.erasure.purge",
     "before the features": "feature_repo.erasing.erasure.erase_offline",
     "before the online store": "feature_repo.erasing.erasure.erase_online",

@@ -34,7 +34,7 @@ STAGES = {
     "feature_repo/lake/past.py": "history: add, read, note",
     "feature_repo/features/fresh.py": "features: as_of in DuckDB",
     "feature_repo/features/": "features: in Python",
-    "feature_repo/stream/stream.py": "stream: rows to what Feast takes",
+    "feature_repo/stream/": "stream: rows to what Feast takes",
     "feature_repo/feature_store/store.py": "Feast's values (protos)",
     "feature_repo/feature_store/online.py": "online store: encode, write",
 }

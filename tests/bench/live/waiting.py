@@ -9,7 +9,8 @@ from statistics import median
 from feature_repo.history.history_store import Written
 from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import now_us
-from feature_repo.stream.stream import MOST_PERSONS, TICK_S
+from feature_repo.stream.processor import MOST_PERSONS
+from feature_repo.stream.stream import TICK_S
 from serving.segments.announcer import AT_ONCE
 from serving.segments.journal import Entry, Journal
 from tests.bench.figures import Cell, Table, paired

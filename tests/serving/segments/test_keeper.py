@@ -15,7 +15,7 @@ from feature_repo.history.history_store import NEVER, row_of
 from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import Settings
 from feature_repo.stream.personal import Personal
-from feature_repo.stream.stream import Processor
+from feature_repo.stream.processor import Processor
 from serving import policy, rules
 from serving.decide import Placed, Snapshot
 from serving.segments import timeline

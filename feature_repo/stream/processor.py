@@ -1,0 +1,199 @@
+"""Applies events to the history, and writes the online rows of whoever that, or the clock, has made due.
+
+events ─► history (durable, with the log position)
+whose rows are due ─► lane (quick, slow, heavy) ─► as_of(now) ─► online rows ─► when they are due next
+
+Whoever is touched is due in the history until their row has been written, so a kill at any moment costs nothing but
+doing the last batch again. In the slower lanes (see slow_lane.py) are those whose row takes long to compute, so that
+nobody else waits.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pyarrow as pa
+
+from feature_repo.contract.events import Event
+from feature_repo.features.folding import foldable
+from feature_repo.history.history_store import UNNUMBERED, HistoryStore, row_of
+from feature_repo.log.event_log import Delivered
+from feature_repo.settings import Settings, now_us
+from feature_repo.stream.online_rows import OnlineRows
+from feature_repo.stream.slow_lane import AT_ONCE, Lanes, Past, SlowLane, needs_past
+
+MOST_PERSONS = 200
+"""Rows that are computed together."""
+WHILE_ONE_WAITS = 50
+"""The same while a decision waits for one of them."""
+
+
+class Processor:
+    """Applies events to the history and keeps the online rows up to date. Safe from several threads.
+
+    past: reads events of senders whose past was left in the lake.
+    refuses: of whom nothing more is taken, although the log holds it.
+    slow: persons who have events that are applied and not in their row, because they are in the slow lane.
+    on_written: is told whose rows have been written; it must not wait.
+    reached: the log position up to which events are applied: in the row of whoever is not `behind`.
+    awaited: whether somebody waits for an event that is not applied yet.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: HistoryStore,
+        clock: Callable[[], int] = now_us,
+        past: Past | None = None,
+        refuses: Callable[[Event], bool] = lambda _: False,
+    ) -> None:
+        self.history, self.clock, self._refuses = history, clock, refuses
+        self.slow = history.deferred()
+        self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
+        self._rows = OnlineRows(settings)
+        self._lanes = Lanes(settings.domain, history, past)
+        self._mine: dict[str, int] = {}
+        self._first: dict[str, None] = {}
+        self._heavy: dict[str, None] = {}
+        self.awaited = False
+        self.reached = history.position()
+
+    def apply(self, delivered: Sequence[Delivered]) -> None:
+        """Take events in, durably: after this they can be acked."""
+        with self._lanes.lock:
+            rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered if not self._refuses(d.event)]
+            added = self.history.add(rows)
+            self._lanes.quick.add(added)
+            for person in added.touched:
+                self._mine.setdefault(person, self.reached)
+            self.reached = self.history.position()
+
+    def behind(self, person: str) -> bool:
+        """Whether an event that is applied is not in this person's row."""
+        return person in self._mine or person in self.slow
+
+    def hurry(self, persons: Iterable[str]) -> None:
+        """Somebody waits for these persons' rows: they come before the others'."""
+        persons = list(persons)
+        self._first |= dict.fromkeys(persons)
+        self.awaited |= any(p not in self._mine and p not in self.slow for p in persons)
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a row that somebody waits for can be written."""
+        return any(p in self._mine for p in list(self._first))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody who was touched waits for their row, but for those in the slow lane."""
+        return bool(self._mine)
+
+    @property
+    def settled(self) -> int:
+        """The log position up to which everybody's row has their events, but for the slow lane; for the one thread."""
+        return next(iter(self._mine.values()), self.reached)
+
+    def refresh(self, most: int = MOST_PERSONS) -> int:
+        """Write the rows of up to `most` persons who are due by now; returns how many were due."""
+        with self._lanes.lock:
+            now = self.clock()
+            first = [p for p in list(self._first) if p in self._mine]
+            most = min(most, WHILE_ONE_WAITS) if first else most
+            persons = list(dict.fromkeys([*first, *self._mine]))[:most] or self.history.claim(now, most)
+            slow = needs_past(self._lanes.quick, persons) | self._lanes.working_on.intersection(persons)
+            self.history.defer(slow, now)
+            self.slow |= {p for p in slow if self.history.unsettled(p)}
+            if slow:
+                self._lanes.slow.more()
+            quick = [p for p in persons if p not in slow]
+            if quick:
+                found, by = self._lanes.quick.rows(quick, now)
+                self.history.note(self._rows.write(self.history, quick, found, by), by)
+                self.history.defer(foldable(self._lanes.quick, quick, now), now)
+                self.on_written(quick)
+            for person in persons:
+                self._mine.pop(person, None)
+                self._first.pop(person, None)
+            if not self._mine:
+                self._first.clear()
+            return len(persons)
+
+    def refresh_slow(self, patience_s: float = 0.0) -> int:
+        """The same for some of those in the slow lane; returns how many. Others may go on meanwhile.
+
+        Those with so many events that their row takes seconds are left to `refresh_heavy`.
+
+        patience_s: where there is nobody, how long to wait for somebody.
+        """
+        lane = self._lanes.slow
+        with lane.lock:
+            due = lane.history.claim(self.clock(), AT_ONCE + len(self._heavy), slow=True)
+            persons = [p for p in due if p not in self._heavy]
+            with lane.working(persons):
+                if heavy := self._lanes.too_heavy(persons):
+                    self._heavy |= dict.fromkeys(p for p in persons if p in heavy)
+                    self._lanes.heavy.more()
+                light = [p for p in persons if p not in heavy]
+                self._write_slow(lane, light)
+        if not light:
+            lane.wait(patience_s)
+        return len(light)
+
+    def refresh_heavy(self, patience_s: float = 0.0) -> int:
+        """The same for one of those whom `refresh_slow` has left; returns how many."""
+        lane, person = self._lanes.heavy, next(iter(list(self._heavy)), None)
+        if person is None:
+            lane.wait(patience_s)
+            return 0
+        with lane.lock, lane.working([person]):
+            del self._heavy[person]  # from here on they may be left again
+            if lane.history.unsettled(person, self.clock()):
+                self._write_slow(lane, [person])
+        return 1
+
+    def _write_slow(self, lane: SlowLane, persons: Sequence[str]) -> None:
+        if not persons:
+            return
+        found, by = lane.rows(persons, self.clock())
+        lane.history.note(self._rows.write(lane.history, persons, found, by), by)
+        lane.fold(persons, self.clock())
+        self.on_written(persons)
+        with self._lanes.lock:  # nobody is touched meanwhile
+            self.slow -= {p for p in persons if not lane.history.unsettled(p)}
+
+    def rows(self, persons: Iterable[str], at_us: int, patient: bool = True) -> tuple[pa.Table, int]:
+        """The rows in force at a time, and the position of the last event applied, see `Lanes.rows`."""
+        return self._lanes.rows(persons, at_us, patient)
+
+    def erase(
+        self, senders: Sequence[str], again: Sequence[str], touched: Sequence[str], drained: Callable[[], object]
+    ) -> int:
+        """Forget these senders; returns how many events the history had of them.
+
+        again: senders of whom the lake knows better now than the history, once `drained` has given it what was applied.
+        touched: persons whose rows that changes; they are written anew.
+        """
+        with self._lanes.heavy.lock, self._lanes.slow.lock, self._lanes.lock:
+            drained()
+            gone = forget(self.history, senders, again, touched)
+            for held in (self._lanes.quick, self._lanes.slow.fresh, self._lanes.heavy.fresh):
+                held.forget([*senders, *again])
+            if touched:
+                found, by = self._lanes.slow.rows(touched, self.clock())
+                self.history.note(self._rows.write(self.history, touched, found, by), by)
+                self.on_written(touched)
+            return gone
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        self._lanes.close()
+
+
+def forget(history: HistoryStore, senders: Sequence[str], again: Sequence[str], touched: Sequence[str]) -> int:
+    """Take senders out of a history; returns how many events that were.
+
+    again: the lake knows better of these than the history. touched: whose rows that changes: due, in the slow lane.
+    """
+    gone = history.erase(senders)
+    history.leave(again)
+    history.unfold(touched)
+    history.defer(touched)
+    return gone
