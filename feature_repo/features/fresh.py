@@ -34,18 +34,16 @@ FORMS = {"fresh": as_of, "leaves": leaf_rows, "fresh_folded": as_of, "leaves_fol
 
 
 @cache
-def statements(domain_name: str) -> dict[str, str]:
-    """DuckDB's SQL of `typed` over a table `incoming`, and of each form over `ev` and `folded`."""
-    domain = domains.load(domain_name)
+def statement(domain_name: str, form: str) -> str:
+    """DuckDB's SQL of a form over tables `ev` and `folded`, or, with form `typed`, of that over a table `incoming`."""
+    domain, program = domains.load(domain_name), Program()
     seen = typed(ibis.table(ibis.Schema.from_pyarrow(SCHEMA), name="incoming"), domain)
+    if form == "typed":
+        return str(ibis.to_sql(seen, dialect="duckdb"))
     asked = ibis.table({**seen.schema(), ASKED: "int64"}, name="ev")
     folded = ibis.table({"person": "string"} | dict.fromkeys(additive(domain), "int64"), name="folded")
-    found = {"typed": ibis.to_sql(seen, dialect="duckdb")}
-    for name, form in FORMS.items():
-        program = Program()
-        result = form(asked, domain, program, folded if name.endswith("_folded") else None)
-        found[name] = program.compiled(result).statement()
-    return found
+    result = FORMS[form](asked, domain, program, folded if form.endswith("_folded") else None)
+    return program.compiled(result).statement()
 
 
 class Fresh(WorkingSet):
@@ -57,23 +55,16 @@ class Fresh(WorkingSet):
         self.db = duckdb.connect(config={"threads": 1})
         # a prepared plan would keep what statistics promised when it was made: no nulls, no rows
         self.db.execute("SET disabled_optimizers = 'statistics_propagation'")
-        self._prepare()
-
-    def _prepare(self) -> None:
-        compiled = statements(self.domain.name)
-        self._typed = compiled["typed"]
+        self._typed = statement(domain_name, "typed")
         self.db.register("incoming", SCHEMA.empty_table())
         self.db.execute(f"CREATE TABLE held AS SELECT *, '' AS sender FROM ({self._typed}) LIMIT 0")
         self.db.execute(f"CREATE TABLE ev AS SELECT * EXCLUDE (sender), 0::BIGINT AS {ASKED} FROM held LIMIT 0")
         self.db.execute("CREATE TABLE wanted (person VARCHAR)")
         sums = ", ".join(f"{name} BIGINT" for name in additive(self.domain))
         self.db.execute(f"CREATE TABLE folded (person VARCHAR, {sums})")
-        for form in FORMS:
-            if form != "trail":  # few ask for it, and it takes as long to prepare as the others together
-                self._prepare_form(form)
 
-    def _prepare_form(self, form: str) -> None:
-        self.db.execute(f"""PREPARE {form} AS SELECT * EXCLUDE (position) FROM ({statements(self.domain.name)[form]})
+    def _prepare(self, form: str) -> None:
+        self.db.execute(f"""PREPARE {form} AS SELECT * EXCLUDE (position) FROM ({statement(self.domain.name, form)})
             WHERE user_id IN (SELECT person FROM wanted) ORDER BY user_id, ts_us""")
         self._prepared.add(form)
 
@@ -105,13 +96,13 @@ class Fresh(WorkingSet):
         """What a form gives for these persons over the events in table `ev`."""
         self.db.execute("DELETE FROM wanted")
         self.db.execute("INSERT INTO wanted SELECT unnest(?)", [persons])
-        if form not in self._prepared:
-            self._prepare_form(form)
         if folded and form != "trail":
             self.db.execute("DELETE FROM folded")
             marks = ", ".join("?" * (1 + len(additive(self.domain))))
             self.db.executemany(f"INSERT INTO folded VALUES ({marks})", [[p, *base] for p, base in folded.items()])
             form = f"{form}_folded"
+        if form not in self._prepared:
+            self._prepare(form)
         return self.db.execute(f"EXECUTE {form}").to_arrow_table()
 
     def _take(self, rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,11 +51,15 @@ class SlowLane:
     """
 
     def __init__(self, domain_name: str, history: HistoryStore, past: Past | None) -> None:
-        self.history = history
-        self.fresh = Fresh(domain_name, history)
+        self.history, self._domain_name = history, domain_name
         self.lock, self._more = threading.Lock(), threading.Event()
         self.working_on: set[str] = set()
         self._past = past
+
+    @cached_property
+    def fresh(self) -> Fresh:
+        """Their working set; made once somebody is here, as it takes a moment."""
+        return Fresh(self._domain_name, self.history)
 
     @contextmanager
     def working(self, persons: Iterable[str]) -> Iterator[None]:

@@ -23,7 +23,8 @@ class Followed(NamedTuple):
     """What came of it.
 
     moves: with the version of the rules that each is due to. stepped_us: nothing happened after this moment (µs).
-    until_us: where the last row ends; null: it does not. due_us: when time alone changes something; null: never.
+    until_us: where the last row ends; null: it does not. due_us: when time alone, or that other rules come into force,
+    changes something; null: never.
     """
 
     state: State
@@ -49,7 +50,8 @@ def follow(
             moves += [(move, rules.version) for move in done.moves]
             stepped = max([start, *(m.at_us for m in done.moves)]) if done.state != state else max(stepped, begins_us)
             state, due = done.state, done.due_us
-    return Followed(state, moves, stepped, until, due)
+    begins = (since for since, _ in eras if since > at_us)
+    return Followed(state, moves, stepped, until, min((t for t in (due, *begins) if t is not None), default=None))
 
 
 def _pieces(eras: Sequence[Era], start: int, last: int) -> Iterator[tuple[int, int, Rules]]:

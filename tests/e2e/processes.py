@@ -41,7 +41,7 @@ class Server:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                if httpx.get(f"{self.url}/readyz", verify=False).status_code == 200:
                     return
             time.sleep(0.05)
         raise TimeoutError((self.settings.home / "server.log").read_text()[-3000:])
@@ -79,7 +79,7 @@ def row(sent: dict[str, Any]) -> dict[str, Any]:
 
 def send_all(server: Server, batches: list[list[dict[str, Any]]], chance: random.Random) -> None:
     """Send each batch until it is answered with 200, as an SDK does; some once more although they were."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:  # a TLS context would take 20 ms
         for batch in batches:
             times = chance.choice([1, 1, 1, 2])
             deadline = time.monotonic() + 40

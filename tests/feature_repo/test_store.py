@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import typeguard
 import yaml
 
 from feature_repo import domains
@@ -184,3 +185,20 @@ def test_feasts_own_commands_take_another_product_by_its_yaml(checkout: Path, tm
     (tmp_path / "oulad" / "registry.db").unlink()
     assert "oulad_user" in feast(checkout, "-f", str(written), "apply")
     assert "oulad_user" in registered(settings_at(tmp_path, domain="oulad"))
+
+
+@pytest.mark.parametrize(("before", "checked"), [("import feast", True), ("import feature_repo.feature_store", False)])
+def test_feasts_classes_are_not_compiled_anew_to_check_arguments(before: str, checked: bool) -> None:
+    """Which takes most of the time that importing it takes."""
+    asked = f"{before}; import feast, typeguard; print(feast.FeatureView.__init__.__code__.co_names)"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert ("check_argument_types" in found) == checked
+
+
+def test_typeguard_checks_everybody_else() -> None:
+    @typeguard.typechecked
+    def double(n: int) -> int:
+        return 2 * n
+
+    with pytest.raises(typeguard.TypeCheckError):
+        double("2")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from feature_repo.history.sqlite_history import SqliteHistory
 from feature_repo.settings import Settings
 from feature_repo.stream.personal import Personal
 from feature_repo.stream.processor import Processor
+from feature_repo.vocabulary import HOUR
 from serving import policy, rules
 from serving.decide import Placed, Snapshot
 from serving.segments import timeline
@@ -201,6 +202,20 @@ def test_a_late_event_takes_back_what_was_told(settings, ruled, tmp_path):
         (1, at + 2, True, None), (2, at + 2, False, 1), (3, at + 1, True, None),
     ]  # fmt: skip
     assert world.keeper.journal.counts()[0] == {("rules", "clicking"): 1}
+    world.close()
+
+
+def test_other_rules_come_into_force_at_their_moment_with_no_event(settings, ruled, tmp_path):
+    row = {"type": "track", "name": "Clicked", "user_id": "u1", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    at = histories.BASE
+    world = World(settings, tmp_path, [(0, ruled[0]), (at + 3 * HOUR, ruled[1])])
+    world.history.add([row_of(n, event(row | {"message_id": f"m{n}", "ts_us": at})) for n in (1, 2)])
+    world.follow("u1", at + 2 * HOUR)
+    assert world.follow("u1", at + 3 * HOUR - 1).document.state.held == {"clicking": at}
+    assert world.follow("u1", at + 3 * HOUR).document.state.held == {}
+    world.keeper.flush()
+    assert told(world.keeper, "u1")[-1] == (at + 3 * HOUR, "clicking", False, ruled[1].version)
     world.close()
 
 
