@@ -13,7 +13,7 @@ from msgspec import structs
 from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.feature_store.store import delete_online, feature_store, read_online, write_online
-from feature_repo.features import fresh, quick
+from feature_repo.features import quick
 from feature_repo.lake.lake import Lake
 from feature_repo.log.event_log import Delivered
 from feature_repo.vocabulary import DAY, HOUR, SECOND, Count
@@ -141,7 +141,6 @@ def test_a_window_that_is_a_microsecond_off(tmp_path: Path, monkeypatch: Patch, 
     with monkeypatch.context() as patch:
         load = domains.load
         patch.setattr(domains, "load", lambda name: with_windows_moved(load(name), by_us))
-        patch.setattr(fresh, "statements", fresh.statements.__wrapped__)  # which remembers what it has compiled
         patch.setattr(quick, "plain", quick.plain.__wrapped__)
         world = World(tmp_path)
     try:
