@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo import domains
+from feature_repo.command import Room
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
 
@@ -27,7 +28,7 @@ def _explained(run: Callable[[], Any]) -> Any:
         raise click.ClickException(str(error)) from error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Room, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Events, lake, features and Feast: the room where a feature is declared once."""
 

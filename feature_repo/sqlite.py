@@ -23,6 +23,19 @@ class Transaction:
                 self.conn.execute("ROLLBACK")
 
 
+class Snapshot:
+    """One deferred transaction that only reads: all of its queries see the file as it was at the first of them."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self.conn = conn
+
+    def __enter__(self) -> None:
+        self.conn.execute("BEGIN")
+
+    def __exit__(self, *_: object) -> None:
+        self.conn.execute("ROLLBACK")
+
+
 def purge(file: Path, wait_s: float = 30.0) -> None:
     """Leave nothing in a file, or in its log, of what was deleted: it is rewritten as a whole. Others may use it.
 

@@ -19,6 +19,10 @@ class BusyError(RuntimeError):
     """Somebody else holds the folder for the same work."""
 
 
+class DamagedFile(RuntimeError):
+    """A file of the state is missing, truncated or not what it should be. The message names it and says what to do."""
+
+
 class Folder:
     """Immutable files under one URI: a local folder, `s3://bucket/lake`, `memory://lake`, …
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from feature_repo.command import Room
 from feature_repo.settings import Settings
 
 
@@ -26,7 +27,7 @@ class Moment(click.ParamType):
         return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-@click.group()
+@click.group(cls=Room)
 def main() -> None:
     """Watch what the other rooms do: the weekly report, experiments, and the whole loop in one run."""
 

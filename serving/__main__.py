@@ -2,13 +2,14 @@
 
 import click
 
+from feature_repo.command import Room
 from serving.commands import build, decide, erase, experiments, export, policy, replay, serve
 from serving.rules.commands import rules
 from serving.segments.channels.command import webhooks
 from serving.segments.commands import segments
 
 
-@click.group()
+@click.group(cls=Room)
 def main() -> None:
     """Decide how each person's onboarding goes on: over HTTP, or here and now.
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from feature_repo.command import Room
 from feature_repo.settings import Settings, now_us
 
 domain_option = click.option(
@@ -22,7 +23,7 @@ def _words() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Room, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Labels, point-in-time data, candidates, evaluation and the promotion gate."""
 

@@ -7,6 +7,7 @@
 
 A file of the log counts when its positions are beyond the manifest's, a compact file when the manifest names it:
 so one atomic replacement of the manifest is what makes a compaction happen, and a kill at any moment changes nothing.
+A manifest is written before the first compact file: compact files without a manifest are a damaged lake, and an error.
 
 A message_id is unique within its sender (user_id, else anonymous_id). Of several copies the canonical one counts:
 smallest ts_us, then content_hash, then received_us, then position; never the first to arrive.
@@ -27,7 +28,7 @@ from rich.progress import track
 from feature_repo.contract.events import Event, canonical_json
 from feature_repo.lake import lake_sql as sql
 from feature_repo.lake.lake_sql import SCHEMA
-from feature_repo.storage import Folder
+from feature_repo.storage import DamagedFile, Folder
 
 if TYPE_CHECKING:
     import ibis
@@ -39,22 +40,25 @@ MANIFEST = "manifest.json"
 STREAMED = "64GB"
 """How much of a result DuckDB 1.5 may compute ahead of who fetches it: at its own limit (1 MB) a query that takes the
 copies of messages apart waits for itself, for ever."""
+RESTORE = "Nothing was changed. Bring the lake's folder back from a backup, as a whole."
+FORMAT = 2
 BUCKET_EVENTS, MOST_BUCKETS = 50_000, 64
 
 
 class Compacted(msgspec.Struct, frozen=True):
-    """A live compact file: its bucket, its rows, its largest position."""
+    """A live compact file: its bucket, its rows, its largest position, its size."""
 
     name: str
     bucket: int
     rows: int
     last: int
+    bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """What the last compaction left: `files` hold positions 1 to `through`."""
 
-    format: int = 1
+    format: int = FORMAT
     compaction: int = 0
     buckets: int = 0
     through: int = 0
@@ -123,21 +127,27 @@ class Lake:
         """Log position of the newest event; 0 in an empty lake. Reads no event."""
         return self._state().last_position
 
-    def append(self, events: Sequence[Event], first: int | None = None) -> int:
+    def append(self, events: Sequence[Event], first: int | None = None, after: int | None = None) -> int:
         """Add events; they get the next positions in their order. Returns the last position.
 
         first: the position that the first of them has already; where another writer has taken it meanwhile, nothing
             is added.
+        after: the last position that the lake holds, if the positions between it and `first` hold no event.
 
         Raises:
             BusyError: another process appends.
         """
-        return self.append_table(_table(events), first) if events else self.last_position()
+        return self.append_table(_table(events), first, after) if events else self.last_position()
 
     def append_table(
-        self, table: "pa.Table | pa.RecordBatchReader | duckdb.DuckDBPyRelation", expected: int | None = None
+        self,
+        table: "pa.Table | pa.RecordBatchReader | duckdb.DuckDBPyRelation",
+        expected: int | None = None,
+        after: int | None = None,
     ) -> int:
         """Add rows with SCHEMA's columns except position and content_hash, all or none. Returns the last position.
+
+        expected, after: as `first` and `after` of `append`.
 
         A reader or a relation is streamed, so that memory stays bounded. `properties`, `traits` and `context` must be
         canonical JSON (compact, sorted keys; null stands for `{}`): they are not looked into.
@@ -148,16 +158,19 @@ class Lake:
         """
         source = _reader(table)
         with self.folder.exclusive("append", self.wait_s) as stage:
-            first = self.last_position() + 1
-            if expected is not None and first != expected:
-                return first - 1
+            held = self.last_position()
+            first = held + 1 if expected is None else expected
+            if held != (first - 1 if after is None else after):
+                return held
             rows = self._write_log(source, stage / "log.parquet", first)
             if rows == 0:
-                return first - 1
+                return held
             last = first + rows - 1
-            if self.last_position() != first - 1:
-                raise RuntimeError(f"{self.folder.uri}: another writer took position {first} meanwhile: append again")
-            self.folder.publish(stage / "log.parquet", f"log/{first:019d}-{last:019d}.parquet")
+            if self.last_position() != held:
+                raise RuntimeError(
+                    f"{self.folder.uri}: another writer took position {held + 1} meanwhile: append again"
+                )
+            self.folder.publish(stage / "log.parquet", f"log/{held + 1:019d}-{last:019d}.parquet")
         return last
 
     def compact(self, buckets: int | None = None, progress: bool = True) -> None:
@@ -179,6 +192,8 @@ class Lake:
             buckets = buckets or _buckets(state)
             self._sweep(state.manifest)
             if state.log or state.manifest.buckets not in (0, buckets):
+                if state.manifest.compaction == 0:
+                    self._publish_manifest(state.manifest, stage)
                 manifest = self._rewrite(state, buckets, stage, progress)
                 self._publish_manifest(manifest, stage)
                 self._sweep(manifest)
@@ -263,7 +278,7 @@ class Lake:
             elif file.rows > held[file.name]:
                 query = sql.without(self._urls([file]), gone)
                 files.append(self._write_bucket(con, query, stage, file.bucket, old.compaction + 1))
-        return Manifest(1, old.compaction + 1, old.buckets, old.through, tuple(files))
+        return Manifest(FORMAT, old.compaction + 1, old.buckets, old.through, tuple(files))
 
     def _publish_manifest(self, manifest: Manifest, stage: Path) -> None:
         staged = stage / MANIFEST
@@ -272,9 +287,11 @@ class Lake:
 
     def clear(self) -> None:
         """Remove every event."""
-        with self.folder.exclusive("compact", self.wait_s), self.folder.exclusive("append", self.wait_s):
-            log = sorted(self.folder.sizes("log"), reverse=True)  # killed in between, what is left has no gap
-            for name in (*log, MANIFEST, *self.folder.sizes("compact")):
+        with self.folder.exclusive("compact", self.wait_s) as stage, self.folder.exclusive("append", self.wait_s):
+            for name in sorted(self.folder.sizes("log"), reverse=True):  # killed in between, what is left has no gap
+                self.folder.remove(name)
+            self._publish_manifest(Manifest(), stage)  # before the files that the old one names go
+            for name in (*self.folder.sizes("compact"), MANIFEST):
                 self.folder.remove(name)
 
     # live files
@@ -283,17 +300,27 @@ class Lake:
         """The live files.
 
         Raises:
-            RuntimeError: their positions do not follow one another.
+            DamagedFile: their positions do not follow one another; the manifest is damaged, or missing beside compact
+                files; a file that it names is missing, or has another size.
         """
-        for _ in range(3):  # a listing may miss a file that appears while it is made, and show a later one
+        for _ in range(3):  # a listing may miss a file that appears or goes while it is made
             state = self._list()
             positions = [(f.first, f.last) for f in state.log]
             expected = [state.manifest.through, *(last for _, last in positions)]
-            if all(first == before + 1 for (first, _), before in zip(positions, expected, strict=False)):
+            in_order = all(first == before + 1 for (first, _), before in zip(positions, expected, strict=False))
+            sizes = self.folder.sizes("compact") if state.manifest.files else {}
+            changed = [f for f in state.manifest.files if sizes.get(f.name) != f.bytes]
+            if in_order and not changed:
                 return state
-        raise RuntimeError(
-            f"{self.folder.uri}: expected positions to follow one another after {state.manifest.through}; "
-            f"came {', '.join(f.name for f in state.log[:5])}. Was it written around this class?"
+        if changed:
+            came = "it is missing" if changed[0].name not in sizes else f"came {sizes[changed[0].name]:,} bytes"
+            raise DamagedFile(
+                f"{self.folder.uri}/{changed[0].name}: expected the {changed[0].bytes:,} bytes that {MANIFEST} names; "
+                f"{came}. {RESTORE}"
+            )
+        raise DamagedFile(
+            f"{self.folder.uri}: expected log files that follow one another after position {state.manifest.through}; "
+            f"came {', '.join(f.name for f in state.log[:5])}. {RESTORE}"
         )
 
     def _list(self) -> State:
@@ -303,10 +330,28 @@ class Lake:
         return State(manifest, tuple(live))
 
     def _manifest(self) -> Manifest:
-        raw = self.folder.read(MANIFEST)
-        manifest = msgspec.json.decode(raw, type=Manifest) if raw else Manifest()
-        if manifest.format != 1:
-            raise RuntimeError(f"{self.folder.uri}/{MANIFEST}: expected format 1; came {manifest.format}")
+        """The manifest; an empty one where nothing has been compacted yet.
+
+        Raises:
+            DamagedFile: it is no manifest, or there is none and there are compact files.
+        """
+        where, raw = f"{self.folder.uri}/{MANIFEST}", self.folder.read(MANIFEST)
+        if raw is None:
+            if compacted := self.folder.sizes("compact"):
+                raw = self.folder.read(MANIFEST)  # the first compaction may have begun in between
+                if raw is None:
+                    raise DamagedFile(
+                        f"{where}: expected the list of the {len(compacted)} compacted files beside it; "
+                        f"it is missing. {RESTORE}"
+                    )
+            else:
+                return Manifest()
+        try:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DamagedFile(f"{where}: expected the list of compacted files; {error}. {RESTORE}") from error
+        if manifest.format != FORMAT:
+            raise DamagedFile(f"{where}: expected format {FORMAT}; came {manifest.format}. {RESTORE}")
         return manifest
 
     def _sweep(self, manifest: Manifest) -> None:
@@ -345,15 +390,17 @@ class Lake:
                 query = sql.bucket(con, self._urls([kept[bucket]] if bucket in kept else []), [spread[bucket]])
                 written[bucket] = self._write_bucket(con, query, stage, bucket, old.compaction + 1)
         files = kept | written
-        return Manifest(1, old.compaction + 1, buckets, state.last_position, tuple(files[b] for b in sorted(files)))
+        return Manifest(
+            FORMAT, old.compaction + 1, buckets, state.last_position, tuple(files[b] for b in sorted(files))
+        )
 
     def _write_bucket(self, con: Any, query: str, stage: Path, bucket: int, compaction: int) -> Compacted:
         staged = stage / "bucket.parquet"
         name = f"compact/{bucket:04d}-{compaction:06d}.parquet"
         rows = sql.copy(con, query, staged, row_group=16_384)
-        last = sql.largest_position(con, staged)
+        last, size = sql.largest_position(con, staged), staged.stat().st_size
         self.folder.publish(staged, name)
-        return Compacted(name, bucket, rows, last)
+        return Compacted(name, bucket, rows, last, size)
 
     def _connect(self, stage: Path) -> duckdb.DuckDBPyConnection:
         con = duckdb.connect(config={"memory_limit": self.memory, "temp_directory": str(stage / "spill")})

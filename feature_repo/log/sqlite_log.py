@@ -24,7 +24,7 @@ from feature_repo.log.event_log import (
     encode,
     report_poison,
 )
-from feature_repo.sqlite import Transaction, purge
+from feature_repo.sqlite import Snapshot, Transaction, purge
 from feature_repo.storage import flock
 
 TRIMMED_AT_ONCE = 10_000
@@ -61,8 +61,7 @@ class SqliteLog:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL)"
             )
-            given = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
-            self._last = max(first - 1, given[0] if given else 0)
+            self._last = max(first - 1, _extent(self._db))
             self._unread: int = self._db.execute("SELECT count(*) FROM log WHERE position > ?", [start]).fetchone()[0]
             self._reader = opened.enter_context(closing(_connect(path)))
             self._opened = opened.pop_all()
@@ -204,19 +203,37 @@ class SqliteLog:
             position += len(encoded)
 
 
-def read_log(path: Path, after: int, most: int) -> list[tuple[int, Event]]:
-    """What `SqliteLog.read` gives, whoever owns the file; nothing where there is no file."""
+def next_run(path: Path, after: int, most: int) -> tuple[int, list[tuple[int, Event]]]:
+    """What follows a position in a file, whoever owns it.
+
+    Returns the first position after it that the file holds (or will give next), be it an event's or poison's; and up to
+    `most` events with their positions, which follow one another: it ends before the next poison or gap.
+    """
     if not path.exists():
-        return []
-    with closing(_connect(path, "ro")) as db:
-        return _events(_rows(db, after, 2**63 - 1), most)
+        return after + 1, []
+    with closing(_connect(path, "ro")) as db, Snapshot(db):
+        begins = db.execute("SELECT min(position) FROM log WHERE position > ?", [after]).fetchone()[0]
+        if begins is None:
+            return max(after, _extent(db)) + 1, []
+        run = list[tuple[int, Event]]()
+        for position, raw in _rows(db, after, 2**63 - 1):
+            event = decode(raw, lambda raw, why: None)
+            if run and (event is None or position != run[-1][0] + 1 or len(run) == most):
+                break
+            if event is not None:
+                run.append((position, event))
+        return begins, run
 
 
 def extent(path: Path) -> int:
     """The largest position that the log in a file has given, whoever owns the file; 0 before any."""
     with closing(_connect(path, "ro")) as db:
-        given = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
-        return int(given[0]) if given else 0
+        return _extent(db)
+
+
+def _extent(db: sqlite3.Connection) -> int:
+    given = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+    return int(given[0]) if given else 0
 
 
 def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from feature_repo.contract.events import Event, canonical_json
 from feature_repo.lake.lake import SCHEMA, Lake, Snapshot, Stats
 from feature_repo.lake.lake_sql import INCOMING, sender_bucket
-from feature_repo.storage import BusyError, Folder
+from feature_repo.storage import BusyError, DamagedFile, Folder
 
 Row = dict[str, Any]
 
@@ -268,7 +269,7 @@ def test_for_one_sender_only_its_bucket_is_read(tmp_path: Path, con: Any) -> Non
     lake.compact(buckets=4, progress=False)
     for part in (tmp_path / "compact").iterdir():
         if int(part.name[:4]) != sender_bucket("u1", 4):
-            part.write_bytes(b"no Parquet")
+            part.write_bytes(b"-" * part.stat().st_size)
     assert {sender(r) for r in rows(lake, con, ["u1"])} == {"u1"}
     with pytest.raises(duckdb.Error):
         rows(lake, con)
@@ -347,7 +348,7 @@ def test_positions_with_a_gap_are_an_error(tmp_path: Path, con: Any) -> None:
     for i in range(3):
         lake.append(many(2, offset=2 * i))
     sorted((tmp_path / "log").iterdir())[1].unlink()
-    with pytest.raises(RuntimeError, match="expected positions to follow one another"):
+    with pytest.raises(DamagedFile, match="expected log files that follow one another"):
         lake.events(con)
 
 
@@ -359,6 +360,57 @@ def test_clear_removes_every_event(tmp_path: Path, con: Any) -> None:
     lake.clear()
     assert (lake.last_position(), rows(lake, con)) == (0, [])
     assert lake.append([event()]) == 1
+
+
+# damage
+
+
+def _everything(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def _damaged(lake: Lake, named: str, con: Any) -> None:
+    """Every use of the lake says which file is damaged and what to do, and none changes a file."""
+    folder = Path(str(lake.folder.uri))
+    before = _everything(folder)
+    uses: list[Any] = [
+        lambda: lake.compact(progress=False),
+        lambda: lake.append([event("late")]),
+        lambda: lake.erase(["u1"]),
+        lambda: lake.events(con),
+        lake.last_position,
+        lake.stats,
+    ]
+    for use in uses:
+        with pytest.raises(DamagedFile) as said:
+            use()
+        assert str(folder / named) in str(said.value) and "from a backup" in str(said.value)
+    assert _everything(folder) == before
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("content", [None, b"", b'{"format":', b"\0" * 100, b"[]", b'{"format":99}'])
+def test_without_its_manifest_a_lake_is_damaged_and_nothing_is_removed(
+    content: bytes | None, log: bool, tmp_path: Path, con: Any
+) -> None:
+    lake, _ = _full(str(tmp_path))
+    if not log:
+        lake.compact(buckets=2, progress=False)
+    (tmp_path / "manifest.json").unlink()
+    if content is not None:
+        (tmp_path / "manifest.json").write_bytes(content)
+    _damaged(lake, "manifest.json", con)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated"])
+def test_a_damaged_compact_file_is_named(how: str, tmp_path: Path, con: Any) -> None:
+    lake, _ = _full(str(tmp_path))
+    file = sorted((tmp_path / "compact").iterdir())[1]
+    content = file.read_bytes()
+    file.unlink()
+    if how != "missing":
+        file.write_bytes(content[: len(content) // 2] if how == "truncated" else b"")
+    _damaged(lake, f"compact/{file.name}", con)
 
 
 # kills
@@ -418,6 +470,30 @@ def test_a_compaction_killed_at_any_step_changes_nothing(
         assert len(list((tmp_path / str(step) / "compact").iterdir())) == 2
         assert not list((tmp_path / str(step) / "log").iterdir())
     assert killed == 7  # two buckets, the manifest, two logs, two old buckets
+
+
+def test_a_first_compaction_and_a_clearing_killed_at_any_step_leave_a_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, con: Any
+) -> None:
+    for step in range(1, 30):
+        lake = Lake(tmp_path / str(step))
+        lake.append(many(20))
+        done = 0
+        with monkeypatch.context() as patch:
+            _kill_at(patch, step)
+            with suppress(Killed):
+                lake.compact(buckets=2, progress=False)
+                done = 1
+                lake.clear()
+                done = 2
+        assert contents(lake, con) in (oracle(many(20)), []) if done else contents(lake, con) == oracle(many(20))
+        lake.compact(buckets=2, progress=False)
+        lake.clear()
+        assert contents(lake, con) == [] and lake.append([event()]) == 1
+        if done == 2:
+            assert step == 10  # manifest, two buckets, manifest, log; manifest, two buckets, manifest: then all is done
+            return
+    raise AssertionError("it never came to its end")
 
 
 def test_an_append_killed_before_its_end_adds_nothing(

@@ -16,7 +16,7 @@ import pytest
 
 from feature_repo.contract.events import Event
 from feature_repo.log.event_log import Backlog, Busy, BusyError
-from feature_repo.log.sqlite_log import SqliteLog, read_log
+from feature_repo.log.sqlite_log import SqliteLog, next_run
 
 
 def event(n: int | str, **properties: Any) -> Event:
@@ -103,10 +103,10 @@ def test_one_owner_at_a_time_and_readers_beside_it(log: SqliteLog, path: Path) -
     log.append([event(1), event(2)]).result()
     with pytest.raises(BusyError, match=r"expected to be alone; another process holds a log\?\.db\.lock"):
         SqliteLog(path)
-    assert numbers(read_log(path, 1, 10)) == [(2, "m2")]
+    assert next_run(path, 1, 10) == (2, [(2, event(2))])
     log.close()
-    assert numbers(read_log(path, 0, 1)) == [(1, "m1")]
-    assert read_log(path.with_name("none.db"), 0, 1) == []
+    assert next_run(path, 0, 1) == (1, [(1, event(1))])
+    assert next_run(path.with_name("none.db"), 5, 1) == (6, [])
     SqliteLog(path).close()
 
 
@@ -131,7 +131,7 @@ def test_closing_writes_what_waits_and_wakes_up_poll(path: Path) -> None:
         log.close()
         polled.result(10)
     assert [f.result(0) for f in appended] == [[n + 1] for n in range(1, 200)]
-    assert len(read_log(path, 0, 1_000)) == 200
+    assert len(next_run(path, 0, 1_000)[1]) == 200
     assert log.poll(10, 60) == []
     with pytest.raises(RuntimeError, match="closed"):
         log.append([event(0)])
@@ -289,7 +289,7 @@ def test_kill_9_loses_nothing_whose_future_was_done(path: Path, tmp_path: Path, 
         again = SqliteLog(path, start=max(told) - 1)
         assert again.lag() >= 1
         again.close()
-    found = dict(read_log(path, 0, 10_000_000))
+    found = dict(next_run(path, 0, 10_000_000)[1])
     assert len(told) > kills
     assert {p: found[p].message_id for p in told} == told
     assert sorted(found) == list(range(1, len(found) + 1))
