@@ -14,6 +14,10 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 
+INT64 = (-(2**63), 2**63 - 1)
+MAX_WEIGHTS = 10**9
+"""Weights of a Linear together, at most: times 10**10 events of the largest int64 they stay within 38 digits."""
+
 Scalar = str | int
 Where = tuple[tuple[str, tuple[Scalar, ...]], ...]
 
@@ -63,7 +67,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Sum:
-    """Sum of an int64 column over the matching events; null values add nothing. Never null."""
+    """Sum of an int64 or decimal column over the matching events; null values add nothing. Never null.
+
+    Sums are exact whatever the order of the events: they are added up without a limit, and so are the differences of
+    windows. Only where a sum, or a Linear of sums, becomes the value of a feature or the side of a ratio, a total
+    beyond int64 saturates: it becomes the nearest int64, -2**63 or 2**63 - 1.
+    """
 
     column: str
     where: Where = ANY
@@ -133,9 +142,17 @@ class LastTime:
 
 @dataclass(frozen=True)
 class Linear:
-    """Sum of integer terms times integer weights. Never null."""
+    """Sum of integer terms times integer weights. Never null. Saturates as a Sum does.
+
+    Raises:
+        ValueError: the weights are so large that even the wide integers in which it is computed could overflow.
+    """
 
     parts: tuple[tuple["Term", int], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts or sum(abs(weight) for _, weight in self.parts) > MAX_WEIGHTS:
+            raise ValueError(f"Linear: expected weights of at most {MAX_WEIGHTS:,} together; came {self.parts}")
 
 
 @dataclass(frozen=True)

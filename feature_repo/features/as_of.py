@@ -12,7 +12,7 @@ from ibis.expr.types import BooleanValue, Table, Value
 from feature_repo.domain import Domain
 from feature_repo.features.history import BEGIN, END, history, matches
 from feature_repo.features.program import Program
-from feature_repo.features.terms import all_leaves, amount, as_int64, bases, earliest, latest, only, value
+from feature_repo.features.terms import WIDE, all_leaves, amount, as_int64, bases, earliest, latest, only, value
 from feature_repo.vocabulary import (
     Count,
     Distinct,
@@ -39,7 +39,7 @@ def as_of(events: Table, domain: Domain, program: Program, folded: Table | None 
     Args:
         events: typed ones (history.typed) with t beside each: `asked_us` int64, µs, the same for all of a person's.
         program: takes the intermediate steps.
-        folded: `person` and an int64 column for each additive leaf (see `additive`): what events add to it that are
+        folded: `person` and a WIDE column for each additive leaf (see `additive`): what events add to it that are
             not there.
 
     Returns:
@@ -73,8 +73,14 @@ def leaf_rows(events: Table, domain: Domain, program: Program, folded: Table | N
     if folded is not None:
         rows = rows.left_join(folded.rename({f"{name}_folded": name for name in additive(domain)}),
                               rows.entity == folded.person)  # fmt: skip
-        values |= {name: rows[name] + rows[f"{name}_folded"].fill_null(0) for name in additive(domain)}
+        values |= {name: _with_folded(rows, name) for name in additive(domain)}
     return rows.select(**bounds, position=rows.position, user_id=rows.entity, **values)
+
+
+def _with_folded(rows: Table, name: str) -> Value:
+    """An additive leaf with what the folded events add, of the leaf's own type."""
+    total = rows[name].cast(WIDE) + rows[f"{name}_folded"].fill_null(0)
+    return total if rows[name].type() == WIDE else as_int64(total)
 
 
 def _beside(seen: Table, domain: Domain) -> Table:

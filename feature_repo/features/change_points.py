@@ -21,6 +21,7 @@ from feature_repo.features.terms import (
     all_leaves,
     amount,
     as_int64,
+    as_wide,
     base,
     bases,
     earliest,
@@ -169,8 +170,9 @@ def _running(moments: Table, domain: Domain, names: dict[Term, str]) -> Table:
             case LastTime():
                 columns[name] = moments[name].max().over(so_far)
             case _:
+                of_type = as_wide if isinstance(b, Sum) else as_int64
                 for column in [c for c in moments.columns if c == name or c.startswith(f"{name}_")]:
-                    columns[column] = as_int64(moments[column].sum().over(so_far).fill_null(0))
+                    columns[column] = of_type(moments[column].sum().over(so_far).fill_null(0))
     totals = moments.select("person", "n", **columns)
     for b, name in names.items():
         if isinstance(b, Last):

@@ -73,7 +73,7 @@ def _base(domain: Domain, before: pa.Table, after: pa.Table) -> tuple[int, ...] 
     sums = additive(domain)
     if any(was[name] != now[name] for name in was if name not in sums):
         return None
-    return tuple(was[name] - now[name] for name in sums)
+    return tuple(int(was[name]) - int(now[name]) for name in sums)  # decimals are rounded to 28 digits
 
 
 @cache

@@ -17,7 +17,7 @@ from feature_repo.features.as_of import ASKED, additive, as_of, leaf_rows
 from feature_repo.features.change_points import change_point_rows
 from feature_repo.features.history import typed
 from feature_repo.features.program import Program
-from feature_repo.features.terms import without
+from feature_repo.features.terms import WIDE, without
 from feature_repo.history.history_store import HistoryStore, Row
 from feature_repo.history.working_set import WorkingSet
 from feature_repo.lake.lake_sql import SCHEMA, SENDER
@@ -41,7 +41,7 @@ def statement(domain_name: str, form: str) -> str:
     if form == "typed":
         return str(ibis.to_sql(seen, dialect="duckdb"))
     asked = ibis.table({**seen.schema(), ASKED: "int64"}, name="ev")
-    folded = ibis.table({"person": "string"} | dict.fromkeys(additive(domain), "int64"), name="folded")
+    folded = ibis.table({"person": "string"} | dict.fromkeys(additive(domain), WIDE), name="folded")
     result = FORMS[form](asked, domain, program, folded if form.endswith("_folded") else None)
     return program.compiled(result).statement()
 
@@ -60,7 +60,7 @@ class Fresh(WorkingSet):
         self.db.execute(f"CREATE TABLE held AS SELECT *, '' AS sender FROM ({self._typed}) LIMIT 0")
         self.db.execute(f"CREATE TABLE ev AS SELECT * EXCLUDE (sender), 0::BIGINT AS {ASKED} FROM held LIMIT 0")
         self.db.execute("CREATE TABLE wanted (person VARCHAR)")
-        sums = ", ".join(f"{name} BIGINT" for name in additive(self.domain))
+        sums = ", ".join(f"{name} DECIMAL(38, 0)" for name in additive(self.domain))
         self.db.execute(f"CREATE TABLE folded (person VARCHAR, {sums})")
 
     def _prepare(self, form: str) -> None:

@@ -26,6 +26,7 @@ from feature_repo.vocabulary import (
     ANY,
     DAY,
     HOUR,
+    INT64,
     Count,
     Distinct,
     First,
@@ -260,16 +261,29 @@ def _between(found: Sequence[Seen], begin: int, end: int) -> Sequence[Seen]:
 
 
 def _term(term: Term, places: Mapping[Term, int]) -> Callable[[list[Any]], Any]:
-    """What gives a term's value from the values of all leaves; division comes last."""
+    """What gives a feature's value from the values of all leaves: as terms.value."""
     match term:
-        case Linear(parts=parts):
-            terms = [(_term(part, places), weight) for part, weight in parts]
-            return lambda leaves: sum(part(leaves) * weight for part, weight in terms)
         case Ratio(numerator=a, denominator=b):
             above, below = _term(a, places), _term(b, places)
             return lambda leaves: float(above(leaves)) / float(n) if (n := below(leaves)) else None
+        case Sum() | Linear():
+            exact = _exact(term, places)
+            return lambda leaves: saturated(exact(leaves))
+    return _exact(term, places)
+
+
+def _exact(term: Term, places: Mapping[Term, int]) -> Callable[[list[Any]], Any]:
+    """A term that is no ratio, in Python's integers."""
+    if isinstance(term, Linear):
+        terms = [(_exact(part, places), weight) for part, weight in term.parts]
+        return lambda leaves: sum(part(leaves) * weight for part, weight in terms)
     place = places[term]
     return lambda leaves: leaves[place]
+
+
+def saturated(total: int) -> int:
+    """The nearest int64."""
+    return min(max(total, INT64[0]), INT64[1])
 
 
 def _owned(person: str, events: Iterable[Seen], edges: Edges) -> list[_Owned]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import ibis
@@ -11,6 +13,7 @@ from ibis.expr.types import Table, Value
 
 from feature_repo.domain import Domain
 from feature_repo.vocabulary import (
+    INT64,
     Additive,
     Count,
     Distinct,
@@ -45,24 +48,41 @@ def windows_of(domain: Domain, of: Term) -> list[int]:
     return sorted(w for w in found if w)
 
 
+WIDE = dt.Decimal(38, 0)
+"""The type of sums until they are the value of a feature: no sum of int64 leaves it."""
+
+
 def value(term: Term, of_leaf: Callable[[Term], Value]) -> Value:
-    """A term's value from the values of its leaves; division comes last."""
-    match term:
-        case Linear(parts=parts):
-            weighted = [value(part, of_leaf) * ibis.literal(weight, type="int64") for part, weight in parts]
-            total = weighted[0]
-            for w in weighted[1:]:
-                total = total + w
-            return as_int64(total)
-        case Ratio(numerator=a, denominator=b):
-            return value(a, of_leaf).cast("float64") / value(b, of_leaf).nullif(0).cast("float64")
-        case _:
-            return of_leaf(term)
+    """A feature's value from the values of its leaves; sums beyond int64 saturate, and division comes last."""
+    if isinstance(term, Ratio):
+        above, below = value(term.numerator, of_leaf), value(term.denominator, of_leaf)
+        return above.cast("float64") / below.nullif(0).cast("float64")
+    total = _exact(term, of_leaf)
+    return saturated(total) if isinstance(term, Sum | Linear) else total
+
+
+def _exact(term: Term, of_leaf: Callable[[Term], Value]) -> Value:
+    """A term that is no ratio, WIDE where it is a sum."""
+    if not isinstance(term, Linear):
+        return of_leaf(term)
+    weighted = [_exact(part, of_leaf).cast(WIDE) * ibis.literal(weight, WIDE) for part, weight in term.parts]
+    return reduce(add, weighted)
+
+
+def saturated(total: Value) -> Value:
+    """A WIDE total as int64: the nearest int64 where it is beyond."""
+    low, high = (ibis.literal(limit, WIDE) for limit in INT64)
+    return as_int64(ibis.least(ibis.greatest(total, low), high))
 
 
 def as_int64(total: Value) -> Value:
-    """A sum as int64. Ibis takes it for one already and leaves a plain cast out; DuckDB's sums are HUGEINT."""
+    """A count as int64. Ibis takes it for one already and leaves a plain cast out; DuckDB's sums are HUGEINT."""
     return ops.Cast(total, dt.int64).to_expr()
+
+
+def as_wide(total: Value) -> Value:
+    """A sum of int64 or of WIDE as WIDE."""
+    return ops.Cast(total, WIDE).to_expr()
 
 
 def only(test: Value, column: Value) -> Value:
@@ -74,9 +94,9 @@ def only(test: Value, column: Value) -> Value:
 
 
 def amount(table: Table, leaf: Count | Sum, test: Value) -> Value:
-    """Count or sum over the rows of a group that pass a test, int64, 0 where there are none."""
+    """Count (int64) or sum (WIDE) over the rows of a group that pass a test, 0 where there are none."""
     if isinstance(leaf, Sum):
-        return as_int64(only(test, table[leaf.column]).sum().fill_null(0))
+        return as_wide(only(test, table[leaf.column]).sum().fill_null(0))
     return only(test, table[leaf.column] if leaf.column else ibis.literal(1)).count()
 
 

@@ -71,7 +71,7 @@ def _value(domain: Domain, name: str, type_: str) -> st.SearchStrategy[Any]:
     from feature_repo.vocabulary import leaves
 
     if type_ == "int64":
-        return st.sampled_from([0, 1, 1, 7, -3, 2**40])
+        return st.sampled_from([0, 1, 1, 7, -3, 2**40, 2**63 - 1, 2**63 - 1, -(2**63), 2**62 + 1])
     used = {
         v
         for f in domain.features

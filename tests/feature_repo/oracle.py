@@ -58,7 +58,12 @@ def row(events: list[Row], domain: Domain, entity: str, t: int) -> Row | None:
     if not mine:
         return None
     mine.sort(key=lambda e: (e["ts_us"], e["message_id"]))
-    return {f.name: value(f.term, mine, t) for f in domain.features}
+    return {f.name: saturated(f.term, value(f.term, mine, t)) for f in domain.features}
+
+
+def saturated(term: Term, exact: Any) -> Any:
+    """A sum as int64: the nearest one."""
+    return min(max(exact, -(2**63)), 2**63 - 1) if isinstance(term, Sum | Linear) else exact
 
 
 def entities(events: list[Row]) -> set[str]:
@@ -73,8 +78,8 @@ def value(term: Term, mine: list[Row], t: int) -> Any:
         case Linear(parts=parts):
             return sum(value(part, mine, t) * weight for part, weight in parts)
         case Ratio(numerator=a, denominator=b):
-            below = value(b, mine, t)
-            return value(a, mine, t) / below if below else None
+            below = saturated(b, value(b, mine, t))
+            return saturated(a, value(a, mine, t)) / below if below else None
         case Count(column=c):
             return sum(1 for e in _seen(term, mine, t) if c is None or e[c] is not None)
         case Sum(column=c):
