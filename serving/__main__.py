@@ -3,7 +3,7 @@
 import click
 
 from feature_repo.command import Room
-from serving.commands import build, decide, erase, experiments, export, policy, replay, serve
+from serving.commands import build, decide, erase, experiments, export, policy, replay, serve, user_hash
 from serving.rules.commands import rules
 from serving.segments.channels.command import webhooks
 from serving.segments.commands import segments
@@ -19,7 +19,7 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy, rules, segments, experiments, export, erase, replay, webhooks):
+for command in (serve, build, decide, policy, rules, segments, experiments, export, erase, replay, webhooks, user_hash):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -37,16 +37,7 @@ class Keys:
         Raises:
             KeysError: a key is shorter than 16 characters, or holds something else than visible ASCII.
         """
-        keys = tuple(k for part in environment.get(variable, "").split(",") if (k := part.strip()))
-        for position, key in enumerate(keys, 1):
-            if len(key) < SHORTEST:
-                short = f"has {len(key)} characters, expected {SHORTEST} or more"
-                raise KeysError(f"{variable}: key {position} {short}; make one: {HOW}")
-            if not (key.isascii() and key.isprintable()) or " " in key:
-                raise KeysError(
-                    f"{variable}: key {position} holds a character that no header can carry; make one: {HOW}"
-                )
-        return cls(keys)
+        return cls(listed(environment, variable))
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -63,6 +54,22 @@ class Keys:
         for key in self._keys:
             found |= hmac.compare_digest(given, key)
         return found
+
+
+def listed(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    """The keys or secrets in an environment variable, separated by commas.
+
+    Raises:
+        KeysError: one is shorter than 16 characters, or holds something else than visible ASCII.
+    """
+    keys = tuple(k for part in environment.get(variable, "").split(",") if (k := part.strip()))
+    for position, key in enumerate(keys, 1):
+        if len(key) < SHORTEST:
+            short = f"has {len(key)} characters, expected {SHORTEST} or more"
+            raise KeysError(f"{variable}: key {position} {short}; make one: {HOW}")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise KeysError(f"{variable}: key {position} holds a character that no header can carry; make one: {HOW}")
+    return keys
 
 
 @lru_cache(1_024)

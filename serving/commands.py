@@ -167,6 +167,26 @@ def experiments(domain: str) -> None:
 
 @click.command()
 @click.argument("user_id")
+def user_hash(user_id: str) -> None:
+    """Print the signature of a user id, with the first secret in FIRSTMILE_USER_HASH_SECRETS.
+
+    \b
+    python -m serving user-hash u-1842
+    """
+    from feature_repo.contract import origin
+    from serving.collect.identity import SECRETS, secrets_from
+
+    try:
+        secrets = secrets_from()
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
+    if not secrets:
+        raise click.ClickException(f"{SECRETS} is not set: expected the secret that user ids are signed with")
+    click.echo(origin.user_hash(secrets[0], user_id))
+
+
+@click.command()
+@click.argument("user_id")
 @domain_option
 def erase(user_id: str, domain: str) -> None:
     """Erase a person from every store of the state folder, while no service runs on it; again is as once.

@@ -161,7 +161,8 @@ def door(settings: Settings, live: Live, consent: Consent | None = None) -> Door
     """Where events come in. consent: of whom none are taken."""
     domain = domains.load(settings.domain)
     enrich = Enrichment(domain) if domain.enrich else None
-    return Door(domain, live, Quarantine(settings.quarantine), live.pending.known, enrich, live.erased, consent)
+    quarantine, pending = Quarantine(settings.quarantine), live.pending
+    return Door(domain, live, quarantine, pending.known, pending.claims, enrich, live.erased, consent)
 
 
 def users(settings: Settings, live: Live | None, collector: Door | None, engine: Engine) -> Users:

@@ -14,6 +14,7 @@ On the wire an event is one JSON object with these fields and no others (null me
 | properties, traits, context | object | declared paths have their declared type, the others stay as they are |
 
 An alias says that anonymousId (the previous id) is userId from the timestamp on; so does an identify with both.
+What a sender puts into context.firstmile is left out: the service notes an event's origin there (see origin.py).
 Of a key that an object repeats, the last value counts, as everywhere in JSON. Strings are never changed.
 """
 
@@ -25,6 +26,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from feature_repo.contract.declared import Rules, Spec, check, declared_types
+from feature_repo.contract.origin import RESERVED
 from feature_repo.contract.refusals import MEANING, Reason, Refusal, RefusedError, refuse, show
 from feature_repo.contract.wire import canonical_json, decode
 from feature_repo.domain import Domain
@@ -83,6 +85,8 @@ def _event(wire: dict[str, Any], rules: Rules, received_us: int) -> Event:
     user_id, anonymous_id = _ids(wire, kind)
     name = _name(wire, kind, rules)
     spec = rules[name if kind == "track" else None]
+    context = _object(wire, "context", spec["context"])
+    context.pop(RESERVED, None)
     return Event(
         kind,
         _identifier(wire, "messageId", MAX_MESSAGE_ID) or _missing("messageId"),
@@ -93,7 +97,7 @@ def _event(wire: dict[str, Any], rules: Rules, received_us: int) -> Event:
         name,
         _object(wire, "properties", spec["properties"]),
         _object(wire, "traits", spec["traits"]),
-        _object(wire, "context", spec["context"]),
+        context,
     )
 
 

@@ -30,6 +30,8 @@ class Reason(StrEnum):
     BAD_TIMESTAMP = "bad_timestamp"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
+    UNSIGNED_USER_ID = "unsigned_user_id"
+    WRONG_USER_HASH = "wrong_user_hash"
     NO_EVENT = "no_event"
 
 
@@ -54,6 +56,8 @@ MEANING: Mapping[Reason, str] = {
     Reason.BAD_TIMESTAMP: "a timestamp that is no RFC 3339 date and time with a zone",
     Reason.TIMESTAMP_IN_FUTURE: "a timestamp more than 24 hours after the event was received",
     Reason.TIMESTAMP_TOO_OLD: "a timestamp before the year 2000",
+    Reason.UNSIGNED_USER_ID: "a userId without its signature (userHash), by a write key that browsers hold",
+    Reason.WRONG_USER_HASH: "userHash is not the signature of the userId",
     Reason.NO_EVENT: "a message in the event log that was not put there by this project",
 }
 

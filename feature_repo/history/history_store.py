@@ -259,6 +259,12 @@ def has_message(history: HistoryStore, person: str, message_id: str) -> bool:
     return any(history.known([(sender, message_id) for sender in senders]))
 
 
+def claims(history: HistoryStore, anonymous_ids: Iterable[str]) -> dict[str, set[str]]:
+    """For each of these anonymous ids the users whom it was ever said to be."""
+    senders = {a: f"{ANONYMOUS}{a}" for a in anonymous_ids}
+    return {a: history.senders_of([sender]) - {sender} for a, sender in senders.items()}
+
+
 def open_history(settings: Settings) -> HistoryStore:
     """The history that the settings name; on Redis each lake has one of its own."""
     if settings.history == "sqlite":

@@ -12,7 +12,7 @@ from feature_repo.contract.events import ANONYMOUS, Event
 from feature_repo.erasing.erasure import Plan, erase_lake
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.feature_store.store import ensure_applied
-from feature_repo.history.history_store import HistoryStore, has_message, open_history
+from feature_repo.history.history_store import HistoryStore, claims, has_message, open_history
 from feature_repo.lake.log_to_lake import drain
 from feature_repo.lake.past import Past
 from feature_repo.log.event_log import Busy, EventLog, open_log, shard_key
@@ -188,3 +188,7 @@ class Behind:
     def known(self, events: Sequence[Event]) -> list[bool]:
         """For each event whether a copy of it was applied before."""
         return self.history.known([(shard_key(e), e.message_id) for e in events])
+
+    def claims(self, anonymous_ids: Sequence[str]) -> dict[str, set[str]]:
+        """The users whom events that are applied have said each of these anonymous ids to be."""
+        return claims(self.history, anonymous_ids)

@@ -16,7 +16,7 @@ from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import Plan
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.feature_store.store import ensure_applied
-from feature_repo.history.history_store import HistoryStore, has_message, open_history
+from feature_repo.history.history_store import EDGES, HistoryStore, claims, has_message, open_history
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.log_to_lake import AT_ONCE, drain, log_file
 from feature_repo.lake.past import Past, fill
@@ -123,6 +123,7 @@ class Pending:
         self._stream, self._processor, self._floor = stream, stream.processor, floor
         self._until: dict[str, int] = {}
         self._copies: dict[tuple[str, str], int] = {}
+        self._claims: dict[str, dict[str, int]] = {}
         self._newest, self._full = 0, AT_ONCE
         self._lock = threading.Lock()
 
@@ -134,24 +135,37 @@ class Pending:
             self._forget_applied()
             for event, position in zip(events, appended.result() or (), strict=True):
                 self._copies[shard_key(event), event.message_id] = position
+                self._claim(event, position)
                 for key in (event.user_id, event.anonymous_id and f"{ANONYMOUS}{event.anonymous_id}"):
                     if key:
                         self._until[key] = position
                 self._newest = position
 
+    def _claim(self, event: Event, position: int) -> None:
+        if event.type in EDGES and event.user_id is not None and event.anonymous_id is not None:
+            self._claims.setdefault(event.anonymous_id, {})[event.user_id] = position
+
     def _forget_applied(self) -> None:
         """Once there is twice as much as was left the last time."""
-        if len(self._copies) + len(self._until) < self._full:
+        if len(self._copies) + len(self._until) < self._full:  # of claims there are no more than of copies
             return
         applied = self._stream.applied
         self._copies = {k: p for k, p in self._copies.items() if p > applied}
         self._until = {k: p for k, p in self._until.items() if p > applied}
+        self._claims = {a: of for a, of in self._claims.items() if max(of.values()) > applied}
         self._full = max(AT_ONCE, 2 * (len(self._copies) + len(self._until)))
 
     def known(self, events: Sequence[Event]) -> list[bool]:
         """For each event whether a copy of it was accepted before."""
         keys = [(shard_key(e), e.message_id) for e in events]
         return [k in self._copies or there for k, there in zip(keys, self.history.known(keys), strict=True)]
+
+    def claims(self, anonymous_ids: Sequence[str]) -> dict[str, set[str]]:
+        """The users whom accepted events have said each of these anonymous ids to be."""
+        with self._lock:  # first: what is applied from here on is in the history when it is read
+            applied = self._stream.applied
+            waiting = {a: {u for u, p in self._claims.get(a, {}).items() if p > applied} for a in anonymous_ids}
+        return {a: users | waiting[a] for a, users in claims(self.history, anonymous_ids).items()}
 
     def of(self, persons: Iterable[str], after: str | None = None) -> bool:
         """Whether the online row of any of these may lack an accepted event.

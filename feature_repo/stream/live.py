@@ -4,7 +4,7 @@ no broker:  append ─► log, stream, history and lake in this process (embedde
 a broker:   append ─► broker ─► workers (workers.py) ─► history, online store, lake; here only what they know is read
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Known(Protocol):
 
     def known(self, events: Sequence[Event]) -> list[bool]:
         """For each event whether a copy of it was accepted before, as far as can be told from here."""
+        ...
+
+    def claims(self, anonymous_ids: Sequence[str]) -> Mapping[str, Set[str]]:
+        """The users whom accepted events have said each of these anonymous ids to be, as far as can be told here."""
         ...
 
 

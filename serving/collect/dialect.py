@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from feature_repo.contract.origin import USER_HASH
 from serving.asgi import Answer, Refused, answer_of
 from serving.collect.door import Receipt
 from serving.collect.request import Request, one, unpacked
@@ -100,8 +101,14 @@ def edges(events: Iterable[Any]) -> list[dict[str, Any]]:
         if type(user) is str and type(anonymous) is str and at_us is not None:
             key = (anonymous, user, at_us // DAY_US)
             if key not in found or at_us < found[key][0]:
-                found[key] = (at_us, {"type": "identify", "messageId": f"edge-{digest(*key)}"} | ids)
+                edge = {"type": "identify", "messageId": f"edge-{digest(*key)}"} | ids
+                found[key] = (at_us, edge | {"context": {USER_HASH: hash_}} if (hash_ := _hash(event)) else edge)
     return [event for _, event in found.values()]
+
+
+def _hash(event: dict[str, Any]) -> Any:
+    """The signature of the user id in an event of the contract; None: it has none."""
+    return next((h for part in ("context", "traits", "properties") if (h := one(event.get(part)).get(USER_HASH))), None)
 
 
 def counted(receipts: Sequence[Receipt]) -> bytes:

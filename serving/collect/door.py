@@ -6,20 +6,26 @@
 
 import asyncio
 import logging
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from feature_repo.contract.events import ANONYMOUS, MAX_MESSAGE_ID, Event, Refusal, parse
+from feature_repo.contract.origin import Origin, note, origin_of
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.erasing.tombstones import ERASED, TOLD, Tombstones
+from feature_repo.history.history_store import EDGES
 from feature_repo.lake.quarantine import Quarantine, Quarantined
 from feature_repo.log.event_log import Busy, shard_key
 from serving.asgi import Refused
+from serving.collect.identity import NOBODY, Sender
 from serving.collect.request import decoded, one
 from serving.consent import Consent
 
@@ -29,6 +35,8 @@ AT_ONCE = 100
 """Events that are judged without letting other requests in between."""
 RETRY_AFTER_S = 5.0
 """When to try again after the log or the quarantine failed, as with a full disk."""
+_USER_HASH = re.compile(rb'("userHash"\s*:\s*)"[^"\\]*"')
+"""The signature of a user id in the JSON of a refused event, which is kept without it."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -67,6 +75,7 @@ class Door:
     """Takes events in for one domain.
 
     known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
+    claims: the users whom accepted events have said each of some anonymous ids to be. As `known`.
     enrich: adds to events what is known of them.
     erased: of whom nothing more is taken. consent: of whom nothing is taken as long as they wish.
     """
@@ -77,20 +86,22 @@ class Door:
         log: Log,
         quarantine: Quarantine,
         known: Callable[[Sequence[Event]], list[bool]] | None = None,
+        claims: Callable[[Sequence[str]], Mapping[str, Set[str]]] | None = None,
         enrich: Enrichment | None = None,
         erased: Tombstones | None = None,
         consent: Consent | None = None,
     ) -> None:
         self._consent = consent
         self._domain, self._events, self._quarantine, self._erased = domain, log, quarantine, erased
-        self._known, self._enrich = known, enrich
+        self._known, self._claims, self._enrich = known, claims, enrich
+        self._claiming = Claims()
         self._kept = Quarantine(quarantine.folder)  # to read, so that no other thread flushes what waits
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="known")
         self._keeping = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self.counted: Counter[tuple[str, str]] = Counter()
         """Events since the start by status and, of the refused, by reason."""
 
-    async def accept(self, raws: Sequence[bytes], received_us: int) -> list[Receipt]:
+    async def accept(self, raws: Sequence[bytes], received_us: int, sender: Sender = NOBODY) -> list[Receipt]:
         """Take events in, JSON of the contract each; returns, in their order, what became of them, once it is durable.
 
         An exact copy within one request is not taken twice. Any other copy is: the earliest is the one that counts.
@@ -98,7 +109,7 @@ class Door:
         Raises:
             Busy: not now. Some of the events may have been taken nevertheless: sent again they are duplicates.
         """
-        judged = await self._judge(raws, received_us)
+        judged = await self._judge(raws, received_us, sender)
         events = [e for e in judged if type(e) is Event]
         again, fresh = _copies(events)
         try:
@@ -106,7 +117,7 @@ class Door:
                 before = await _in(self._asking, self._known, events)
                 again = [a or b for a, b in zip(again, before, strict=True)]
             if fresh:
-                await self._append(await self._enrich(fresh) if self._enrich else fresh)
+                await self._take(await self._enrich(fresh) if self._enrich else fresh, sender)
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
                 await _in(self._keeping, self._keep, refused, received_us)
         except Busy:
@@ -119,9 +130,9 @@ class Door:
         self.counted.update((r.status, r.reason or "") for r in receipts)
         return receipts
 
-    async def check(self, raws: Sequence[bytes], received_us: int) -> list[Receipt]:
+    async def check(self, raws: Sequence[bytes], received_us: int, sender: Sender = NOBODY) -> list[Receipt]:
         """The receipts that `accept` would give, for events that nobody has seen; nothing is kept."""
-        judged = await self._judge(raws, received_us)
+        judged = await self._judge(raws, received_us, sender)
         return [_receipt(raw, e, False) for raw, e in zip(raws, judged, strict=True)]
 
     def decline(self, raws: Sequence[bytes], detail: str) -> list[Receipt]:
@@ -144,29 +155,40 @@ class Door:
             lines.append(f'firstmile_events_total{{status="{status}",reason="{reason}"}} {n}')
         return "\n".join(lines) + "\n" + (self._enrich.metrics() if self._enrich else "")
 
-    async def _judge(self, raws: Sequence[bytes], received_us: int) -> list[Judged]:
+    async def _judge(self, raws: Sequence[bytes], received_us: int, sender: Sender) -> list[Judged]:
         judged = list[Judged]()
         for start in range(0, len(raws), AT_ONCE):
             out = self._consent.out() if self._consent else frozenset()
-            judged += [self._judge_one(raw, received_us, out) for raw in raws[start : start + AT_ONCE]]
+            judged += [self._judge_one(raw, received_us, out, sender) for raw in raws[start : start + AT_ONCE]]
             if start + AT_ONCE < len(raws):
                 await asyncio.sleep(0)
         return judged
 
-    def _judge_one(self, raw: bytes, received_us: int, opted_out: Set[str]) -> Judged:
+    def _judge_one(self, raw: bytes, received_us: int, opted_out: Set[str], sender: Sender) -> Judged:
         event = parse(raw, self._domain, received_us)
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         if context.get("optOut") is True:
             return DECLINED
         if opted_out and not opted_out.isdisjoint(_senders(event if isinstance(event, Event) else raw)):
             return NO_CONSENT
-        return GONE if self._gone(event if isinstance(event, Event) else raw) else event
+        if self._gone(event if isinstance(event, Event) else raw):
+            return GONE
+        return sender.judge(event) if isinstance(event, Event) else event
 
     def _gone(self, event: Event | bytes) -> bool:
         """Whether an event, or the raw text of one that is refused, is of somebody erased."""
         if self._erased is None:
             return False
         return self._erased.refuses(event) if isinstance(event, Event) else self._erased.mentioned(event)
+
+    async def _take(self, events: Sequence[Event], sender: Sender) -> None:
+        """Hand events on, once it is decided which of their identity links count."""
+        claimed: Mapping[str, Set[str]] = {}
+        devices = list({str(e.anonymous_id): None for e in events if _links(e)})
+        if sender.browser and devices and self._claims:
+            claimed = await _in(self._asking, self._claims, devices)
+        with self._claiming.of(events, claimed) as decided:
+            await self._append(decided)
 
     def _append(self, events: Sequence[Event]) -> "asyncio.Future[list[int] | None]":
         """Hand events on, without those whose sender was erased since they were judged."""
@@ -179,11 +201,60 @@ class Door:
         for raw, refusal in refused:
             if self._gone(raw):  # erased since it was judged
                 continue
-            self._quarantine.add(raw, refusal, received_us)
+            self._quarantine.add(_USER_HASH.sub(rb'\1"..."', raw), refusal, received_us)
         self._quarantine.flush()
 
     def _read(self, limit: int, reason: str | None) -> tuple[Mapping[str, int], list[Quarantined]]:
         return self._kept.counts(), list(deque(self._kept.read(reason=reason), maxlen=limit))
+
+
+class Claims:
+    """Decides which identity links of arriving events count, and remembers them until the events are in the log.
+
+    A link that cannot be trusted (see Origin.trusted) counts only where nobody else has claimed the anonymous id: it is
+    taken out of the event, so that no reader of events has to know of it.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[str, Counter[str]] = {}
+
+    @contextmanager
+    def of(self, events: Sequence[Event], claimed: Mapping[str, Set[str]]) -> Iterator[list[Event]]:
+        """The events as they are to be kept; inside, their links count as claims too.
+
+        claimed: the users who had claimed the anonymous ids of these events before.
+        """
+        decided, made = list[Event](), list[tuple[str, str]]()
+        for event in events:
+            if _links(event):
+                device, user = str(event.anonymous_id), str(event.user_id)
+                users = claimed.get(device, frozenset()) | self._users.get(device, {}).keys()
+                if users and user not in users and not origin_of(event.context).trusted:
+                    event = _unlinked(event)
+                else:
+                    self._users.setdefault(device, Counter())[user] += 1
+                    made.append((device, user))
+            decided.append(event)
+        try:
+            yield decided
+        finally:
+            for device, user in made:
+                self._users[device] -= Counter({user: 1})
+                if not self._users[device]:
+                    del self._users[device]
+
+
+def _links(event: Event) -> bool:
+    """Whether an event says that its anonymous id is its user's."""
+    return event.type in EDGES and event.user_id is not None and event.anonymous_id is not None
+
+
+def _unlinked(event: Event) -> Event:
+    """The event without its anonymous id, which is noted in its origin."""
+    origin: Origin = replace(origin_of(event.context), unlinked=event.anonymous_id)
+    context = dict(event.context)
+    note(context, origin)
+    return replace(event, anonymous_id=None, context=context)
 
 
 def _senders(event: Event | bytes) -> list[str]:

@@ -1,7 +1,7 @@
 // Firstmile in a browser: <script src="https://<the service>/firstmile.js" data-key="<write key>" defer></script>
 //
 // Sends pages, clicks and forms, and never what somebody typed. firstmile.track(name, properties),
-// firstmile.page(name, properties), firstmile.identify(id, traits), firstmile.reset() at a log-out,
+// firstmile.page(name, properties), firstmile.identify(id, traits, userHash), firstmile.reset() at a log-out,
 // firstmile.optOut() and firstmile.optIn(). With Do-Not-Track or after optOut() nothing is sent or stored.
 (() => {
   const d = document, n = navigator, me = d.currentScript
@@ -47,7 +47,7 @@
     queue.push({
       type, anonymousId, userId: get("user") || null, messageId: uid(), timestamp: new Date(), context: {
         page: { url: location.href, path: location.pathname, title: d.title, referrer: d.referrer },
-        locale: n.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone
+        userHash: get("hash") || undefined, locale: n.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone
       }, ...more
     })
     queue = queue.slice(-500)
@@ -56,11 +56,14 @@
   }
   const track = (event, properties) => send("track", { event, properties })
   const page = (name, properties) => send("page", { name, properties })
-  const reset = () => { set("id", null); set("user", null) }
+  const reset = () => { for (const k of ["id", "user", "hash"]) set(k, null) }
   window.firstmile = {
     track, page, reset, optIn: () => set("out", null),
     optOut: () => { queue = []; save(); reset(); set("out", "1") },
-    identify: (id, traits) => { out() || set("user", id); send("identify", { userId: id, traits }) }
+    identify: (id, traits, hash) => {
+      if (!out()) { set("user", id); set("hash", hash || null) }
+      send("identify", { userId: id, traits })
+    }
   }
 
   // A thing is called as data-firstmile says, else by its id, its name, where it leads, or what it is.

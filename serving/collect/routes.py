@@ -21,6 +21,7 @@ from serving.collect import ga4, mixpanel, segment, snippet
 from serving.collect.cors import Cors, origins
 from serving.collect.dialect import RECEIPTS, Dialect, Taken, counted
 from serving.collect.door import Door, Receipt
+from serving.collect.identity import BROWSER, NOBODY, Sender, browser_keys, secrets_from
 from serving.collect.limiter import Limiter, rate
 from serving.collect.request import KB, Request, parameters
 
@@ -50,9 +51,15 @@ DO_NOT_TRACK = ("dnt", "sec-gpc")
 
 
 class Options(msgspec.Struct, frozen=True):
-    """Who may send, from where, and how much. per_second: events, for each key."""
+    """Who may send, from where, and how much.
+
+    keys: write keys that browsers do not hold. browser_keys: those that they hold. secrets: see identity.Sender.
+    per_second: events, for each key.
+    """
 
     keys: Keys = Keys()
+    browser_keys: Keys = Keys()
+    secrets: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     per_second: float = 10_000.0
     body_s: float = BODY_S
@@ -60,8 +67,9 @@ class Options(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_environment(cls) -> "Options":
-        """FIRSTMILE_WRITE_KEYS, FIRSTMILE_ORIGINS and FIRSTMILE_RATE; raises ValueError for what they cannot be."""
-        return cls(Keys.from_environment(variable=WRITE), origins(), rate())
+        """What the environment says (see the README); raises ValueError for what it cannot be."""
+        keys = Keys.from_environment(variable=WRITE)
+        return cls(keys, browser_keys(), secrets_from(), origins(), rate())
 
 
 class Collector:
@@ -109,7 +117,7 @@ class Collector:
         self, path: str, scope: Scope, receive: Receive, headers: Mapping[str, str], door: Door
     ) -> Answer:
         dialect, received_us = ROUTES[path], now_us()
-        if not self._options.keys:
+        if not self._keyed:
             self._admit([], scope)  # before anything is read
         with self._memory() as arrived:
             body = await self._body(scope, receive, dialect.limit, arrived)
@@ -119,9 +127,9 @@ class Collector:
                 request, taken = await asyncio.to_thread(_translated, dialect, request)
             else:
                 request, taken = _translated(dialect, request)
-            key = self._admit(taken.keys or _basic(headers.get("authorization")), scope)
-            self._limit(key, len(taken.raws))
-            receipts = await _receipts(dialect, taken, request, door)
+            sender = self._admit(taken.keys or _basic(headers.get("authorization")), scope)
+            self._limit(sender.key or "", len(taken.raws))
+            receipts = await _receipts(dialect, taken, request, door, sender)
         answer = dialect.answer(request, receipts)
         return replace(answer, headers=(*answer.headers, (RECEIPTS, counted(receipts))))
 
@@ -153,17 +161,27 @@ class Collector:
                 408, "too_slow", f"the body took longer than {seconds:g} s to arrive", None, HANG_UP
             ) from None
 
-    def _admit(self, shown: Sequence[str], scope: Scope) -> str:
-        """The write key of a request; it is empty where none are needed. All that it shows have to be ours."""
-        keys = self._options.keys
-        if not keys:
+    @property
+    def _keyed(self) -> bool:
+        return bool(self._options.keys or self._options.browser_keys)
+
+    def _admit(self, shown: Sequence[str], scope: Scope) -> Sender:
+        """Who sends a request. All keys that it shows have to be ours; one that browsers hold counts for all of it."""
+        if not self._keyed:
             if is_loopback((scope.get("client") or ("",))[0]):
-                return ""
-            raise Refused(403, "forbidden", f"without write keys ({WRITE}) only this machine is served", None, HANG_UP)
-        if not shown or not all(keys.holds(key.encode(errors="replace")) for key in shown):
-            told = "this write key is none of ours" if shown else "a write key is needed"
-            raise Refused(401, "unauthorized", told)
-        return shown[0]
+                return NOBODY
+            told = f"without write keys ({WRITE}, {BROWSER}) only this machine is served"
+            raise Refused(403, "forbidden", told, None, HANG_UP)
+        options, public = self._options, list[str]()
+        for key in shown:
+            given = key.encode(errors="replace")
+            if options.browser_keys.holds(given):
+                public.append(key)
+            elif not options.keys.holds(given):
+                raise Refused(401, "unauthorized", "this write key is none of ours")
+        if not shown:
+            raise Refused(401, "unauthorized", "a write key is needed")
+        return Sender((public or shown)[0], bool(public), options.secrets)
 
     def _limit(self, key: str, events: int) -> None:
         if wait_s := self._limiter.take(key, max(1, events)):
@@ -179,14 +197,15 @@ def _translated(dialect: Dialect, request: Request) -> tuple[Request, Taken]:
         raise Refused(400, "invalid_json", "the body is nested too deeply") from None
 
 
-async def _receipts(dialect: Dialect, taken: Taken, request: Request, door: Door) -> Sequence[Receipt]:
+async def _receipts(dialect: Dialect, taken: Taken, request: Request, door: Door, sender: Sender) -> Sequence[Receipt]:
     """A receipt for each event that was sent."""
     if dialect.dry:
-        return await door.check(taken.raws, request.received_us)
+        return await door.check(taken.raws, request.received_us, sender)
     if asked := next((name for name in DO_NOT_TRACK if request.headers.get(name) == "1"), None):
         return door.decline(taken.raws, f"the request has {asked}: 1")
     try:
-        return (await door.accept([*taken.raws, *taken.edges], request.received_us))[: len(taken.raws)]
+        receipts = await door.accept([*taken.raws, *taken.edges], request.received_us, sender)
+        return receipts[: len(taken.raws)]
     except Busy as e:
         retry = (b"retry-after", str(math.ceil(e.retry_after_s)).encode())
         raise Refused(503, "busy", str(e), None, retry) from e

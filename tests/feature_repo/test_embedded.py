@@ -280,3 +280,16 @@ def test_what_was_ingested_while_it_was_stopped_counts(tmp_path: Path) -> None:
     settled(live, ["u1", "u2"])
     assert clicks(settings, ["u1", "u2"]) == [2, 1]
     live.close()
+
+
+def test_a_claim_on_a_device_that_no_row_has_yet_is_known_also_after_a_kill(tmp_path: Path) -> None:
+    settings, noted = Settings(home=tmp_path, domain="saas"), threading.Event()
+    live = Embedded(settings, lambda: BASE)  # never started: nothing is applied
+    link = parsed(event("u", 0, BASE - 9) | {"type": "identify", "name": None, "anonymous_id": "d"})
+    live.append([link]).add_done_callback(lambda _: noted.set())
+    assert noted.wait(20)
+    assert live.pending.claims(["d", "e"]) == {"d": {"u"}, "e": set()}
+    live.log.close()  # as a kill would
+    again = Embedded(settings, lambda: BASE)
+    assert again.pending.claims(["d"]) == {"d": {"u"}}
+    again.close()

@@ -1,0 +1,112 @@
+"""Attacks with a write key that browsers hold, end to end: whose device it is stays true whoever says otherwise."""
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_repo.contract.origin import fingerprint, user_hash
+from feature_repo.settings import Settings
+from serving.app import App
+from serving.auth import Keys
+from serving.collect.routes import Options
+from tests.serving.test_users import Service, event, features
+
+PUBLIC, SERVER, SECRET = "b" * 32, "w" * 32, "secret-" * 4
+DEVICE, VICTIM, ATTACKER = "device-of-victim", "victim", "attacker"
+
+
+class Keyed(Service):
+    """The whole service in this process, with a browser's key and a server's."""
+
+    def __init__(self, settings: Settings, *secrets: str) -> None:
+        super().__init__(settings)
+        options = Options(Keys((SERVER,)), Keys((PUBLIC,)), secrets)
+        app = App(Keys(()), self.engine, self.app.door, options)
+        app.users, self.app = self.app.users, app
+
+    def sent(self, key: str, *events: dict[str, Any]) -> list[tuple[str, str | None]]:
+        """What became of the events, as (status, reason)."""
+        basic = {"authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+        answer = self.ask("POST", "/v1/batch", json={"batch": list(events)}, headers=basic)
+        return [(r["status"], r.get("reason")) for r in answer.json()["receipts"]]
+
+    def held(self, user: str) -> list[str]:
+        """The message ids of a user's export."""
+        answer = self.ask("GET", f"/v1/users/{user}")
+        return sorted(e["messageId"] for e in answer.json()["events"]) if answer.status_code == 200 else []
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[Callable[..., Keyed]]:
+    made: list[Keyed] = []
+
+    def make(*secrets: str) -> Keyed:
+        made.append(Keyed(Settings(home=tmp_path, domain="saas"), *secrets))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+PAGES = [event(n, None, DEVICE) for n in range(1, 6)]
+CLAIM = event(10, VICTIM, DEVICE, "identify")
+TAKEOVER = event(9, ATTACKER, DEVICE, "identify")
+
+
+def signed(sent: dict[str, Any], user: str) -> dict[str, Any]:
+    return sent | {"context": {"userHash": user_hash(SECRET, user)}}
+
+
+def clicks(service: Keyed, user: str) -> int:
+    service.decide(user)
+    return (features(service, user) or {}).get("interactions", 0)
+
+
+@pytest.mark.parametrize("kind", ["identify", "alias"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_device_that_is_claimed_is_not_taken_over_with_a_public_key(
+    keyed: Callable[..., Keyed], kind: str, restarted: bool
+) -> None:
+    service = keyed()
+    service.sent(PUBLIC, *PAGES, CLAIM)
+    if restarted:
+        service.close()
+        service = keyed()
+    takeover = TAKEOVER | {"type": kind} | ({"previousId": DEVICE} if kind == "alias" else {})
+    assert service.sent(PUBLIC, takeover, event(11, None, DEVICE)) == [("accepted", None)] * 2
+    assert service.held(VICTIM) == sorted(e["messageId"] for e in [*PAGES, CLAIM, event(11)])
+    assert service.held(ATTACKER) == ["message-9"]
+    assert (clicks(service, VICTIM), clicks(service, ATTACKER)) == (6, 0)
+
+
+def test_the_key_and_the_link_that_was_not_made_can_be_seen_in_the_export(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(PUBLIC, CLAIM, TAKEOVER)
+    (kept,) = service.ask("GET", f"/v1/users/{ATTACKER}").json()["events"]
+    assert kept["anonymousId"] is None
+    noted = {"key": fingerprint(PUBLIC), "browser": True, "verified": False, "unlinked": DEVICE}
+    assert kept["context"] == {"firstmile": noted}
+
+
+def test_a_signed_user_or_a_server_may_claim_a_device_that_is_claimed(keyed: Callable[..., Keyed]) -> None:
+    service = keyed(SECRET)
+    service.sent(PUBLIC, *PAGES, signed(CLAIM, VICTIM))
+    assert service.sent(PUBLIC, signed(event(12, "sister", DEVICE, "identify"), "sister")) == [("accepted", None)]
+    assert service.sent(SERVER, event(14, "brother", DEVICE, "identify")) == [("accepted", None)]
+    service.sent(PUBLIC, event(13, None, DEVICE), event(15, None, DEVICE))
+    assert clicks(service, VICTIM) == 5
+    assert "message-13" in service.held("brother") and "message-15" in service.held("brother")
+
+
+def test_with_a_secret_nobody_speaks_for_another_user_with_a_public_key(keyed: Callable[..., Keyed]) -> None:
+    service = keyed(SECRET)
+    assert service.sent(PUBLIC, *PAGES, TAKEOVER)[-1] == ("refused", "unsigned_user_id")
+    assert service.sent(PUBLIC, signed(TAKEOVER, VICTIM)) == [("refused", "wrong_user_hash")]
+    assert service.sent(PUBLIC, event(12, VICTIM)) == [("refused", "unsigned_user_id")]
+    service.sent(PUBLIC, signed(CLAIM, VICTIM))
+    assert service.held(VICTIM) == sorted(e["messageId"] for e in [*PAGES, CLAIM])
+    assert service.held(ATTACKER) == []
