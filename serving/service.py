@@ -18,7 +18,7 @@ from bentoml.exceptions import BentoMLException
 
 from feature_repo.settings import SOURCE
 from feature_repo.stream.garbage import spare_what_is_there
-from serving import bento, wiring
+from serving import bento, http_limits, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
 from serving.collect.routes import Options
@@ -35,6 +35,7 @@ SWITCH_S = 0.001
 
 _log = logging.getLogger("bentoml.serve.firstmile")
 app = App(Keys.from_environment(), collect=Options.from_environment())
+http_limits.install()
 
 
 def end_with(parent: int) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from feature_repo.settings import SOURCE
 from serving import decision_log
+from serving.http_limits import HEAD_BYTES
 from serving.segments.channels.running import STREAM
 
 KEY = "e2e-" + "k" * 32
@@ -209,6 +210,9 @@ def _routes_answer(port: int) -> None:
                 assert call(port, "POST", path, body, key="x" * 32)[0] == 401
                 assert call(port, "GET", path)[0] == 405
     assert call(port, "GET", "/nothing")[0] == 404
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:  # Bento's uvicorn has our limits
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * HEAD_BYTES + b"\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 431")
 
 
 def _a_swap_fails_no_request(port: int, state: SimpleNamespace) -> None:

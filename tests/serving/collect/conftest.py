@@ -24,6 +24,7 @@ from serving.app import App
 from serving.auth import Keys
 from serving.collect.door import Door
 from serving.collect.routes import Options
+from serving.http_limits import LimitedProtocol
 
 KEY, SERVER_KEY = "w" * 32, "s" * 32
 
@@ -116,7 +117,8 @@ def keys() -> SimpleNamespace:
 def serving(app: App) -> Iterator[str]:
     """The app behind uvicorn on a free port; its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))  # type: ignore[arg-type]
+    config = uvicorn.Config(app, log_level="error", lifespan="off", http=LimitedProtocol)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:

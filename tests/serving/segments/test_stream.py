@@ -22,6 +22,7 @@ from feature_repo.settings import SOURCE, Settings
 from serving import openapi
 from serving.app import App
 from serving.auth import Keys
+from serving.http_limits import LimitedProtocol
 from serving.segments.channels import running, sse
 from serving.segments.channels.hub import AT_ONCE, MOST_WAITING, Hub, Listener
 from serving.segments.channels.running import Channels
@@ -54,7 +55,8 @@ class Service(SimpleNamespace):
 
 @contextmanager
 def served(app: App) -> Iterator[tuple[uvicorn.Server, str]]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))  # type: ignore[arg-type]
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", http=LimitedProtocol)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started)
@@ -272,6 +274,7 @@ from pathlib import Path
 from feature_repo.settings import Settings
 from serving.app import App
 from serving.auth import Keys
+from serving.http_limits import LimitedProtocol
 from serving.segments.channels import running
 from serving.segments.channels.signals import before_end
 from serving.segments.journal import Journal
