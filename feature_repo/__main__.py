@@ -183,6 +183,37 @@ def compact(domain: str) -> None:
 
 
 @main.command()
+@click.argument("what", type=click.Choice(["history", "online", "features", "log"]))
+@domain_option
+def rebuild(what: str, domain: str) -> None:
+    """Make a damaged or missing part of the state anew, out of the lake, while no service runs.
+
+    \b
+    history   what each user's rows are computed from
+    online    the rows that decisions read
+    features  the rows that training reads
+    log       an empty one, after the lake's last event: events that only the old log had are lost
+    Example: python -m feature_repo rebuild history
+    """
+    from feature_repo.rebuild import rebuild as run
+
+    click.echo(_explained(lambda: run(Settings(domain=domain), what)))
+
+
+@main.command()
+@domain_option
+def check(domain: str) -> None:
+    """Say which files of the state are damaged, and what to do about each.
+
+    Example: python -m feature_repo check
+    """
+    from feature_repo.intact import check as run
+
+    run(Settings(domain=domain))
+    click.echo("no file is damaged")
+
+
+@main.command()
 @domain_option
 @click.option("--reason", help="Only those refused for this reason.")
 @click.option("--limit", default=20, show_default=True, help="How many to show.")

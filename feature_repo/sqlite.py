@@ -4,6 +4,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+HEADER = b"SQLite format 3\0"
+CHECKED_WHOLE = 32 * 2**20
+"""Bytes up to which `fault` reads all of a file."""
+
 
 class Transaction:
     """One immediate transaction: committed at the end, rolled back on an error."""
@@ -49,3 +53,24 @@ def purge(file: Path, wait_s: float = 30.0) -> None:
         busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise sqlite3.OperationalError(f"{file}: somebody reads it for so long that its log cannot be emptied")
+
+
+def fault(file: Path) -> str | None:
+    """What is wrong with a SQLite file, or None; also while others use it. Of a large file only header and size count.
+
+    A missing file, and one of no bytes, has nothing wrong: SQLite makes a new database of it.
+    """
+    if not file.exists() or not (size := file.stat().st_size):
+        return None
+    with file.open("rb") as opened:
+        header = opened.read(100)
+    if len(header) < 100 or not header.startswith(HEADER):
+        return f"expected a SQLite database; came {size:,} bytes that begin with {header[:16]!r}"
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # SQLite compares the size with the header's
+            if size <= CHECKED_WHOLE and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                return f"expected a sound SQLite database; {found.splitlines()[-1]}"
+    except sqlite3.DatabaseError as error:
+        return f"expected a SQLite database that can be read; {error}"
+    return None

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from feature_repo.storage import DamagedFile
 from serving import docs, openapi
 from serving.asgi import (
     JSON,
@@ -98,6 +99,9 @@ class App:
             answer = answer_of(e)
         except Gone:
             return
+        except DamagedFile as e:
+            _log.error("%s %s: %s", scope["method"], path, e)
+            answer = Answer(_encoder.encode(Problem("damaged_file", "a file is damaged; the log names it")), 503)
         except Exception:  # the last line: a fault of ours is logged and told, and the process goes on
             _log.exception("%s %s failed", scope["method"], path)
             answer = Answer(_encoder.encode(Problem("internal", "a fault in the service; its log says more")), 500)

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.storage import DamagedFile
 from serving.decide import Receipt
 
 SCHEMA = pa.schema(
@@ -66,6 +67,7 @@ OF_THE_PERSON = ("features", "situation")
 """What a decision was made from."""
 DOCUMENTS = ("features", "dropped", "variants", "situation")
 """The columns that hold JSON."""
+REMEDY = "Bring it back from a backup, or move it out of the folder: its decisions are then in no report and no answer."
 Where = Sequence[tuple[str, str, Any]]
 """Column, operator and value: all must hold; as `filters` of pyarrow.parquet.read_table."""
 
@@ -81,10 +83,20 @@ def tables(folder: Path, columns: list[str] | None = None, where: Where | None =
     """The decisions in a log, those of `where` only, file by file, also while it is written.
 
     A file may be replaced at any moment, and pyarrow opens a path more than once: so it gets an open file.
+
+    Raises:
+        DamagedFile: a file cannot be read.
     """
     for path in sorted(folder.glob("*.parquet")):
-        with path.open("rb") as file:
-            yield pq.read_table(file, columns=columns, filters=where)
+        yield _table_of(path, columns, where)
+
+
+def _table_of(path: Path, columns: list[str] | None = None, where: Where | None = None) -> pa.Table:
+    with path.open("rb") as file:
+        try:
+            return pq.read_table(file, columns=columns, filters=where)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedFile(f"{path}: expected decisions as Parquet; {error}. {REMEDY}") from error
 
 
 def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> int:
@@ -97,7 +109,7 @@ def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> 
 
 
 def _erase_file(path: Path, persons: Sequence[str], touched: Sequence[str]) -> int:
-    held = pq.read_table(path)
+    held = _table_of(path)
     left = _without(held, persons, touched)
     if not left.num_rows:
         path.unlink()

@@ -16,7 +16,9 @@ import bentoml
 import click
 from bentoml.exceptions import BentoMLException
 
+from feature_repo.command import PRIVATE
 from feature_repo.settings import SOURCE
+from feature_repo.storage import DamagedFile
 from feature_repo.stream.garbage import spare_what_is_there
 from serving import bento, http_limits, wiring
 from serving.app import App
@@ -70,7 +72,16 @@ class Firstmile:
     def __init__(self) -> None:
         """Start the engine: policy checked, champion loaded and warmed up, decision log begun."""
         sys.setswitchinterval(SWITCH_S)
+        os.umask(PRIVATE)
         threading.Thread(target=end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+        try:
+            self._start()
+        except Exception as e:  # Bento would start the next worker on the same files, for ever
+            _log.critical("the service cannot start: %s", e, exc_info=not isinstance(e, DamagedFile | ValueError))
+            os.kill(os.getppid(), signal.SIGTERM)
+            raise
+
+    def _start(self) -> None:
         settings, folder = bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None
         self.live = wiring.live(settings)
         app.engine = wiring.engine(settings, folder, live=self.live)
@@ -88,14 +99,16 @@ class Firstmile:
     @bentoml.on_deployment
     @staticmethod
     def _check() -> None:
-        """Before anything listens: the address is allowed, and the policy fits the domain."""
+        """Before anything listens: the address is allowed, the policy fits the domain, and no file is damaged."""
+        os.umask(PRIVATE)
         try:
             warning = check_address(asked_host(), app.keys)
             wiring.check(bento.settings())
-        except ValueError as e:
+            damaged = wiring.intact(bento.settings())
+        except (ValueError, DamagedFile) as e:
             raise BentoMLException(str(e)) from None
-        if warning:
-            _log.warning(warning)
+        for told in filter(None, (warning, damaged)):
+            _log.warning(told)
 
     async def __is_ready__(self) -> bool:
         """For /readyz."""

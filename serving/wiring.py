@@ -10,13 +10,15 @@ from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.intact import faults, parquet_faults, sqlite_faults
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.settings import Settings, now_us
-from feature_repo.storage import BusyError
+from feature_repo.storage import BusyError, DamagedFile
 from feature_repo.stream.live import Live, open_live
 from feature_repo.stream.personal import Personal
-from serving import playbook
+from serving import decision_log, playbook
 from serving.collect.door import Door
+from serving.consent import FILE as OPTED_OUT
 from serving.consent import Consent
 from serving.decide import Model, ModelFault, Snapshot, score
 from serving.decision_log import DecisionLog
@@ -72,6 +74,21 @@ def check(settings: Settings) -> tuple[Domain, Playbook]:
     Enrichment(domain)
     endpoints.declared()
     return domain, playbook.for_domain(domain)
+
+
+def intact(settings: Settings) -> str | None:
+    """Look at the files of the state; returns what to say of damaged ones that the service can do without.
+
+    Raises:
+        DamagedFile: some without which it would lose events, or decide wrongly.
+    """
+    databases = {
+        settings.state / OPTED_OUT: "Bring it back from a backup: without it who opted out is profiled again.",
+        settings.state / FILE: f"Remove it, then run `python -m serving segments --domain {settings.domain}`.",
+    }
+    if found := [*faults(settings), *sqlite_faults(databases)]:
+        raise DamagedFile("\n".join(found))
+    return "\n".join(parquet_faults(settings.decisions, decision_log.REMEDY)) or None
 
 
 def champion(settings: Settings, folder: Path | None) -> Champion:

@@ -190,7 +190,7 @@ def erase_lake(settings: Settings, erasing: Plan) -> int:
 def erase_offline(settings: Settings, erasing: Plan) -> int:
     """Remove a person's offline rows, and the touched others', which the next backfill makes anew; returns how many.
 
-    Also goes what killed programs left in the folders for intermediate files.
+    Also goes what killed programs left in the folders for intermediate files, and damaged files that were set aside.
 
     Raises:
         BusyError: a backfill runs.
@@ -203,8 +203,9 @@ def erase_offline(settings: Settings, erasing: Plan) -> int:
         for folder in ("spill", "tmp"):
             shutil.rmtree(settings.state / folder, ignore_errors=True)
             (settings.state / folder).mkdir(parents=True, exist_ok=True)
-        for part in (*settings.state.glob("*.part"), *settings.features.glob("*.part")):
-            part.unlink()
+        for pattern in ("*.part", "features/*.part", "*.damaged"):
+            for left in settings.state.glob(pattern):
+                left.unlink()
     return mine
 
 

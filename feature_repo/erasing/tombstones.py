@@ -1,25 +1,23 @@
 """Who was erased: keyed hashes that recognise their events and say nothing to whoever reads them, and work under way.
 
-erased.key    32 random bytes, made once, mode 0600: without them a hash can't be tried against guessed ids
 erased.db     tombstones: a hash for each id | erasures: one a person; `plan` names people only until it is done
 """
 
 import json
-import os
 import re
 import sqlite3
 import threading
 from collections.abc import Iterable
 from contextlib import closing
-from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from feature_repo.contract.events import ANONYMOUS, Event
+from feature_repo.erasing.hashes import Hashes
 from feature_repo.history.history_store import EDGES
 from feature_repo.sqlite import Transaction, purge
 
+FILE = "erased.db"
 ERASED = "erased"
 """The reason of an event that comes from, or names, a person who was erased."""
 TOLD = "its sender was erased"
@@ -46,17 +44,16 @@ class Tombstones:
     passing: to be held from asking `refuses` until the event is handed on: after `begin` or `planned` none is between.
 
     Raises:
-        RuntimeError: there are tombstones, and the key that they were made with is gone.
+        DamagedFile: there are tombstones, and the key that they were made with is gone.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file, self._key_file = folder / "erased.db", folder / "erased.key"
+        self._file, self._hash = folder / FILE, Hashes(folder)
         self.passing, self._lock = threading.Lock(), threading.Lock()
         self._hashes: set[bytes] = set()
         self._read_at = 0
         if self._file.exists():
-            if not self._key_file.exists():
-                raise RuntimeError(f"{self._key_file}: expected the key of {self._file}; it is missing. Bring it back")
+            self._hash.needed(self._file)
             with self._open() as db:
                 self._hashes |= {h for (h,) in db.execute("SELECT hash FROM tombstones")}
 
@@ -140,15 +137,8 @@ class Tombstones:
         with self.passing:
             self._hashes |= hashes
 
-    def _hash(self, sender: str) -> bytes:
-        return blake2b(sender.encode(errors="surrogatepass"), key=self._key, digest_size=16).digest()
-
-    @cached_property
-    def _key(self) -> bytes:
-        return _key(self._key_file)
-
     def _open(self) -> "closing[sqlite3.Connection]":
-        assert self._key  # first: a file without its key is refused
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self._file, isolation_level=None, timeout=30)
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(_TABLES)
@@ -208,23 +198,3 @@ def _unescaped(quoted: str) -> str:
         return str(json.loads(f'"{quoted}"', strict=False))
     except ValueError:
         return quoted
-
-
-def _key(path: Path) -> bytes:
-    """The key in a file, which is made where it is missing; of several processes that make it one wins."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(handle, os.urandom(32))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
-    return path.read_bytes()

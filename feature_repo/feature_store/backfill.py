@@ -24,13 +24,14 @@ from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.features.change_points import at_change_points
 from feature_repo.features.program import Compiled, Program
+from feature_repo.intact import BACKFILLED
 from feature_repo.lake.lake import SCHEMA, Lake, Snapshot
 from feature_repo.lake.lake_sql import bucket_of, literal
 from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import Settings
 from feature_repo.storage import flock
 
-BOOKMARK = "backfill.json"
+BOOKMARK = BACKFILLED
 EVENTS_AT_ONCE = 400_000
 WAIT_S = 10.0
 """How long is waited for another process to be done with the offline rows."""

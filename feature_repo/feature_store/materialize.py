@@ -9,10 +9,11 @@ from rich.progress import Progress
 
 from feature_repo import domains
 from feature_repo.feature_store import backfill
+from feature_repo.intact import MATERIALIZED
 from feature_repo.lake.lake_sql import literal
 from feature_repo.settings import Settings
 
-BOOKMARK = "materialize.json"
+BOOKMARK = MATERIALIZED
 
 
 @dataclass(frozen=True)

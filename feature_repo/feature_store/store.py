@@ -4,6 +4,7 @@ feature_repo/feature_store.yaml is the base of every configuration; here it gets
 settings. `apply` leaves the result in the state folder, for `feast -f <state>/feature_store.yaml` and other programs.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from feature_repo.feature_store.definitions import Object
     from feature_repo.feature_store.online import Row
 
+_log = logging.getLogger(__name__)
 FOLDER = Path(__file__).resolve().parent.parent
 BASE = FOLDER / "feature_store.yaml"
 FEW = 20
@@ -130,6 +132,7 @@ def apply(settings: Settings, domain: Domain | None = None) -> Path:
     from feature_repo.feature_store.definitions import objects
 
     claim(settings)
+    _remove_damaged_registry(settings)
     settings.features.mkdir(parents=True, exist_ok=True)
     declared = objects(domain or load(settings.domain), settings)
     store = feature_store(settings, lineage=False)
@@ -151,6 +154,7 @@ def ensure_applied(settings: Settings) -> None:
     from feature_repo.feature_store.definitions import view_name
 
     claim_if_there(settings)
+    _remove_damaged_registry(settings)
     domain = load(settings.domain)
     try:
         view = feature_store(settings, lineage=False).get_feature_view(view_name(domain))
@@ -158,6 +162,20 @@ def ensure_applied(settings: Settings) -> None:
         view = None
     if view is None or not set(domain.feature_types) <= {f.name for f in view.features}:
         apply(settings)
+
+
+def _remove_damaged_registry(settings: Settings) -> None:
+    """Remove Feast's registry if it cannot be read: `apply` makes it anew, all of it comes from the domain."""
+    from feast.protos.feast.core.Registry_pb2 import Registry
+    from google.protobuf.message import DecodeError
+
+    file = settings.state / "registry.db"
+    try:
+        if file.exists():
+            Registry.FromString(file.read_bytes())
+    except DecodeError as error:
+        file.unlink()
+        _log.warning("%s: expected Feast's registry; %s. It is made anew", file, error)
 
 
 def take_over(settings: Settings) -> None:

@@ -27,7 +27,7 @@ from feature_repo.log.event_log import Busy, shard_key
 from serving.asgi import Refused
 from serving.collect.identity import NOBODY, Sender
 from serving.collect.request import decoded, one
-from serving.consent import Consent
+from serving.consent import Consent, OptedOut
 
 OPTED_OUT = "opted_out"
 """The reason of an event that its person did not want collected."""
@@ -158,18 +158,18 @@ class Door:
     async def _judge(self, raws: Sequence[bytes], received_us: int, sender: Sender) -> list[Judged]:
         judged = list[Judged]()
         for start in range(0, len(raws), AT_ONCE):
-            out = self._consent.out() if self._consent else frozenset()
+            out = self._consent.out() if self._consent else None
             judged += [self._judge_one(raw, received_us, out, sender) for raw in raws[start : start + AT_ONCE]]
             if start + AT_ONCE < len(raws):
                 await asyncio.sleep(0)
         return judged
 
-    def _judge_one(self, raw: bytes, received_us: int, opted_out: Set[str], sender: Sender) -> Judged:
+    def _judge_one(self, raw: bytes, received_us: int, opted_out: OptedOut | None, sender: Sender) -> Judged:
         event = parse(raw, self._domain, received_us)
         context = event.context if isinstance(event, Event) else one(_look(raw).get("context"))
         if context.get("optOut") is True:
             return DECLINED
-        if opted_out and not opted_out.isdisjoint(_senders(event if isinstance(event, Event) else raw)):
+        if opted_out and any(s in opted_out for s in _senders(event if isinstance(event, Event) else raw)):
             return NO_CONSENT
         if self._gone(event if isinstance(event, Event) else raw):
             return GONE

@@ -223,7 +223,7 @@ def test_a_tombstone_knows_a_person_and_tells_nobody(tmp_path: Path) -> None:
     kept = [(folder / "erased.db").read_bytes() for folder in (tmp_path, tmp_path / "other")]
     assert kept[0] != kept[1]  # another key, another hash
     (tmp_path / "erased.key").unlink()
-    with pytest.raises(RuntimeError, match="expected the key"):
+    with pytest.raises(RuntimeError, match="expected the 32 bytes of the key"):
         Tombstones(tmp_path)
 
 
