@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import ibis
 import pyarrow as pa
 
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.domain import Domain
 from feature_repo.features.as_of import ASKED, as_of
 from feature_repo.features.elapsed import elapsed_seconds
@@ -24,7 +25,7 @@ EVENTS_AT_ONCE = 400_000
 """Events of the worlds that are computed together."""
 FOREVER = 2**62
 """Later than any log position."""
-EDGE = "type in ('identify', 'alias') and user_id is not null and anonymous_id is not null"
+LINK = "type in ('identify', 'alias') and user_id is not null and anonymous_id is not null"
 RANK = "struct_pack(ts_us, content_hash, received_us, position)"
 _ASKED = pa.schema(
     [("n", pa.int64()), ("person", pa.string()), ("reached", pa.int64()), ("at_us", pa.int64()),
@@ -33,8 +34,9 @@ _ASKED = pa.schema(
 
 
 class Question(NamedTuple):
-    """A person's row at `at_us` (µs), by the events up to log position `reached`.
+    """A user's row at `at_us` (µs), by the events up to log position `reached`.
 
+    person: a user id, or "anon:" and an anonymous id.
     without, twice: position of an event that is left out, or counted twice; null: none.
     """
 
@@ -75,14 +77,20 @@ class Recomputed:
         self._con.disconnect()
 
     def _gather(self) -> None:
-        """theirs: person | typed event | until, the position from which a better copy counts instead."""
+        """theirs: person | typed event | until, the position from which a better copy counts instead.
+
+        A user's features can depend on the events of every anonymous id that is ever linked to them; those of an
+        anonymous user on the events of that anonymous id, until it is linked to a user. See features/history.py.
+        """
         run = self._con.raw_sql
-        run(f"""create temp table hands as
-            select distinct person, anonymous_id from lake join persons on user_id = person where {EDGE}""")
+        run(f"""create temp table devices as
+            select person, anonymous_id from lake join persons on user_id = person where {LINK}
+            union select person, substr(person, {len(ANONYMOUS) + 1}) from persons
+                where starts_with(person, '{ANONYMOUS}')""")
         run(f"""create temp table copies as
             with needed as (select lake.*, {SENDER} as sender from lake
                 where user_id in (select person from persons)
-                    or (anonymous_id in (select anonymous_id from hands) and (user_id is null or {EDGE}))),
+                    or (anonymous_id in (select anonymous_id from devices) and (user_id is null or {LINK}))),
             counted as (select * from needed qualify coalesce({RANK} < min({RANK}) over (
                 partition by sender, message_id order by position
                 rows between unbounded preceding and 1 preceding), true))
@@ -92,8 +100,8 @@ class Recomputed:
         run(f"""create temp table theirs as
             with seen as (select seen.*, until from ({seen}) seen join copies using (position))
             select person, seen.* from seen join persons on user_id = person
-            union all select person, seen.* from seen join hands using (anonymous_id)
-                where user_id is null or ({EDGE} and user_id <> person)""")
+            union all select person, seen.* from seen join devices using (anonymous_id)
+                where user_id is null or ({LINK} and user_id <> person)""")
 
     def rows(self, asked: Sequence[Question]) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """For each question, in no order: its number and the row as `as_of` gives it; None: there was nobody."""
@@ -127,7 +135,9 @@ class Recomputed:
             select {typed_columns} replace ({ids}, message_id || ' again' as message_id), at_us
                 from worlds join theirs using (person) where part = {part} and position = twice""")
         found = run(f"""select n, result.* exclude (user_id) from ({self._query}) result
-            join numbered on result.user_id = world || '|' || person where ts_us is not null""")
+            join numbered on result.user_id = if(starts_with(person, '{ANONYMOUS}'),
+                '{ANONYMOUS}' || world || '|' || substr(person, {len(ANONYMOUS) + 1}), world || '|' || person)
+            where ts_us is not null""")
         return found.to_arrow_table().to_pylist()
 
     def with_elapsed(self, row: dict[str, Any] | None, at_us: int) -> dict[str, Any] | None:

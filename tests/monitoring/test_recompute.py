@@ -15,20 +15,23 @@ from monitoring import recompute
 from monitoring.recompute import Known, Question, Recomputed
 from tests.feature_repo import histories, oracle
 from tests.feature_repo.everything import EVERYTHING
-from tests.feature_repo.test_stream import event
+from tests.feature_repo.test_stream import ENTITIES, event
 
 NUMBER = itertools.count()
 
 
 def replay(data: st.DataObject, domain: Domain) -> tuple[list[histories.Row], list[Question]]:
-    """Events in an order of arrival, some with copies of another timestamp, and questions on the windows' edges."""
+    """Events in an order of arrival, some with copies of another timestamp, and questions on the windows' edges.
+
+    The questions are about known and anonymous users, before, at and after the moments at which they become known.
+    """
     rows = data.draw(histories.events(domain, 12))
     copies = [row | {"ts_us": row["ts_us"] + data.draw(st.sampled_from([0, 1, -1, 3_600_000_000]))}
               for row in data.draw(st.lists(st.sampled_from(rows), max_size=4))]  # fmt: skip
     arrived = data.draw(st.permutations(rows + copies))
     edges = sorted({r["ts_us"] + w for r in arrived for w in [0, *domain.windows]})
     moment = st.builds(lambda t, beside: t + beside, st.sampled_from(edges), st.sampled_from([-1, 0, 1]))
-    question = st.tuples(st.sampled_from(histories.USERS), st.integers(1, len(arrived)), moment)
+    question = st.tuples(st.sampled_from(ENTITIES), st.integers(1, len(arrived)), moment)
     return arrived, [Question(*q) for q in data.draw(st.lists(question, min_size=1))]
 
 
@@ -49,7 +52,7 @@ def test_it_is_what_the_definition_gives_of_the_events_known_by_then(
     arrived, asked = replay(data, domain)
     lake = Lake(tmp_path / str(next(NUMBER)))
     lake.append([event(row) for row in arrived])
-    with Recomputed(lake, domain, histories.USERS) as recomputed:
+    with Recomputed(lake, domain, ENTITIES) as recomputed:
         found = dict(recomputed.rows(asked))
     for n, question in enumerate(asked):
         assert features(domain, found[n]) == wanted(domain, arrived, question), question
@@ -62,7 +65,7 @@ def test_after_a_compaction_it_is_still_that_or_it_may_be_forgotten(data: st.Dat
     lake.append([event(row) for row in arrived[:compacted]])
     lake.compact(progress=False)
     lake.append([event(row) for row in arrived[compacted:]])
-    with Recomputed(lake, EVERYTHING, histories.USERS) as recomputed:
+    with Recomputed(lake, EVERYTHING, ENTITIES) as recomputed:
         found, forgotten = dict(recomputed.rows(asked)), recomputed.forgotten(asked)
     for n, question in enumerate(asked):
         assert n in forgotten or features(EVERYTHING, found[n]) == wanted(EVERYTHING, arrived, question), question
