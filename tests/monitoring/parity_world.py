@@ -11,7 +11,7 @@ from feature_repo.stream.embedded import Embedded
 from monitoring.parity import Parity, parity
 from serving import playbook
 from serving.decision_log import DecisionLog
-from serving.engine import Engine
+from serving.engine import READ_TIMEOUT_S, Engine
 from serving.features import Reader
 from serving.models import Champion
 
@@ -22,7 +22,7 @@ BEGIN = 1_700_000_000_000_000
 class World:
     """Events go in, decisions come out and are logged; features are served without a model too."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         self.now_us = BEGIN
         self.settings = Settings(home=home, domain="saas")
         self.live = Embedded(self.settings, lambda: self.now_us).start()
@@ -31,7 +31,8 @@ class World:
         self.log = DecisionLog(self.settings.decisions).start()
         nobody = Champion(lambda: None, lambda version: None, None)
         clock = lambda: self.now_us  # noqa: E731
-        self.engine = Engine(self.reader, nobody, playbook.for_domain(SAAS), self.log, clock=clock)
+        known = self.reader, nobody, playbook.for_domain(SAAS), self.log
+        self.engine = Engine(*known, clock=clock, read_timeout_s=read_timeout_s)
 
     def send(self, *events: Event) -> None:
         """Returns once they are durable."""

@@ -58,6 +58,14 @@ def test_every_feature_is_counted_and_right(world: World) -> None:
     assert f"all {len(names)} features" in shown(found) and "clicks" not in shown(found)
 
 
+def test_anonymous_users_are_compared_until_they_become_known(world: World) -> None:
+    world.send(clicked(None, 1, BEGIN, "d1"), clicked(None, 2, BEGIN, "d1"), identified("u1", 3, BEGIN + 2, "d1"))
+    for world.now_us in (BEGIN, BEGIN + 1, BEGIN + 2, BEGIN + 3):
+        world.decide("anon:d1", "u1")
+    found = world.compare()
+    assert (found.vectors, found.wrong, found.because) == (4, 0, {UNKNOWN: 4})
+
+
 def test_what_is_written_says_when_and_how_many(world: World) -> None:
     world.send(clicked("u1", 1, BEGIN))
     world.decide("u1", "u2")
