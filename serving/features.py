@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.domain import Domain
 from feature_repo.features.elapsed import elapsed_seconds
 from feature_repo.settings import Settings
@@ -142,7 +143,8 @@ class Reader:
     def _computed(self, users: list[str], now_us: int, patient: bool) -> dict[str, Snapshot | None]:
         assert self._live is not None
         found, position = self._live.rows(users, now_us, patient)
-        renewed = dict[str, Snapshot | None]()
+        # an anonymous user without a row has become known; the stream may not have written that yet
+        renewed: dict[str, Snapshot | None] = {u: None for u in users if u.startswith(ANONYMOUS)}
         for row in found.to_pylist():
             user, event_us, until = row.pop("user_id"), row.pop("ts_us"), row.pop(VALID_UNTIL)
             renewed[user] = with_elapsed(self._domain, Snapshot(row, event_us, position, until), now_us)
