@@ -5,7 +5,6 @@
 The champion is fetched when the Bento is built, by `ChampionModel`, so plain `bentoml build` works as its docs say.
 """
 
-import hashlib
 import os
 import tempfile
 import warnings
@@ -89,6 +88,11 @@ def champion_folder() -> Path | None:
     return Path(stored.path) if stored is not None else None
 
 
+def champion_digest() -> str:
+    """The first half of the SHA-256 of the Bento's own champion: it is in the model's tag, which the Bento names."""
+    return str((description() or {})["services"][0]["models"][0]["tag"]).rsplit("-", 1)[1]
+
+
 def save_champion(of: Settings) -> str:
     """Save the registry's champion in BentoML's model store; gives its tag, the same for the same model.
 
@@ -98,6 +102,7 @@ def save_champion(of: Settings) -> str:
     import bentoml
 
     from training import registry
+    from training.model import HALF, digest
 
     version = registry.champion_version(of)
     if version is None:
@@ -105,7 +110,7 @@ def save_champion(of: Settings) -> str:
     model = registry.load(of, version)
     with tempfile.TemporaryDirectory() as folder:
         content = model.save(Path(folder)).read_bytes()
-        tag = f"{model.name}:{version}-{hashlib.sha256(content).hexdigest()[:8]}"
+        tag = f"{model.name}:{version}-{digest(content)[:HALF]}"  # a tag has 63 characters at most
         try:
             return str(bentoml.models.get(tag).tag)
         except bentoml.exceptions.NotFound:

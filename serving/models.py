@@ -116,12 +116,11 @@ def from_registry(settings: Settings, poll_s: float = POLL_S) -> Champion:
     )
 
 
-def from_folder(folder: Path) -> Champion:
-    """The model saved in a folder, for good: what a Bento carries."""
+def from_folder(folder: Path, sha256: str) -> Champion:
+    """The model saved in a folder, for good: what a Bento carries. sha256: see EngagementModel.read."""
     from training.model import EngagementModel
 
-    model = EngagementModel.read(folder)
-    return Champion(lambda: model.version, lambda _: model, poll_s=None)
+    return Champion(lambda: 0, lambda _: EngagementModel.read(folder, sha256), poll_s=None)
 
 
 __all__ = ["Champion", "ModelFault", "from_folder", "from_registry", "warm_up"]

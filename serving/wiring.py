@@ -16,7 +16,7 @@ from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError, DamagedFile
 from feature_repo.stream.live import Live, open_live
 from feature_repo.stream.personal import Personal
-from serving import decision_log, playbook
+from serving import bento, decision_log, playbook
 from serving.collect.door import Door
 from serving.consent import FILE as OPTED_OUT
 from serving.consent import Consent
@@ -94,7 +94,7 @@ def intact(settings: Settings) -> str | None:
 def champion(settings: Settings, folder: Path | None) -> Champion:
     """The model: the one in a folder (the Bento's own), or the registry's champion, whoever that is."""
     if folder is not None:
-        return from_folder(folder)
+        return from_folder(folder, bento.champion_digest())
     return from_registry(settings, float(os.environ.get("FIRSTMILE_POLL_SECONDS") or POLL_S))
 
 

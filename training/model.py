@@ -4,6 +4,7 @@ The same object is MLflow's pyfunc (`_load_pyfunc`), the monitor's model (`predi
 (`score_one`, `persona_one`), which gives the same bits as `predict`.
 """
 
+import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ from training.personas import Personas
 from training.segments import segment_of
 
 FILE = "engagement.pkl"
+
+
+HALF = 32
+"""Hexadecimal digits of half a digest."""
+
+
+class ChangedModel(ValueError):
+    """A saved model is not the one that was registered."""
 
 
 @dataclass
@@ -114,17 +123,31 @@ class EngagementModel:
         return path
 
     @classmethod
-    def read(cls, path: Path | str) -> "EngagementModel":
+    def read(cls, path: Path | str, sha256: str | None = None) -> "EngagementModel":
         """Read what `save` wrote; `path` is the file or its folder.
 
+        sha256: what `digest` gave when it was written, or the first half of it. Reading a pickle runs code, so that a
+            changed one is not read. None: whoever asks trusts the file.
+
         Raises:
-            ValueError: the file holds something else.
+            ChangedModel: the file has another digest. ValueError: it holds something else.
         """
         file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-        model = pickle.loads(file.read_bytes())
+        content = file.read_bytes()
+        if sha256 is not None and digest(content) not in (sha256, sha256 + digest(content)[HALF:]):
+            raise ChangedModel(
+                f"{file}: expected the model that was registered, with SHA-256 {sha256}; came {digest(content)}. "
+                "It was not loaded. Find out who changed it, then train and promote again, or bring the file back."
+            )
+        model = pickle.loads(content)
         if not isinstance(model, cls):
             raise ValueError(f"{file} holds a {type(model).__name__}, expected an {cls.__name__}")
         return cast(EngagementModel, model)
+
+
+def digest(content: bytes) -> str:
+    """The SHA-256 of a saved model, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _load_pyfunc(path: str) -> EngagementModel:

@@ -14,12 +14,14 @@ import pandas as pd
 from feature_repo.domain import Domain
 from feature_repo.settings import Settings
 from training import tracking
-from training.model import FILE, EngagementModel
+from training.model import FILE, ChangedModel, EngagementModel, digest
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CHAMPION = "champion"
+DIGEST = "sha256"
+"""The tag of a version that holds the digest of its file."""
 REFERENCE = "reference.parquet"
 NEEDED = ("lightgbm", "mlflow", "numpy", "pandas", "scikit-learn")
 
@@ -62,18 +64,23 @@ def load(settings: Settings, version: int | None = None) -> EngagementModel:
     """The model of a version (default: @champion), without the pyfunc around it.
 
     Raises:
-        NoModelError: there is no such version, or no champion yet.
+        NoModelError: there is no such version, or no champion yet. ChangedModel: its file is not the one registered.
     """
     wanted = version if version is not None else champion_version(settings)
     if wanted is None:
         raise NoModelError(f"no champion of {tracking.model_name(settings)}: run `make train` and `make promote`")
-    _details(settings, wanted)
+    sha256 = _details(settings, wanted).tags.get(DIGEST)
+    if not sha256:
+        raise ChangedModel(
+            f"version {wanted} of {tracking.model_name(settings)}: expected the tag {DIGEST!r}, with which every version "
+            "is registered; there is none. It was not loaded: train and promote again."
+        )
     mlflow = tracking.connect(settings)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.model_name(settings)}/{wanted}"))
     files = sorted(folder.rglob(FILE))
     if not files:
         raise NoModelError(f"version {wanted} of {tracking.model_name(settings)} holds no {FILE}: {folder}")
-    return replace(EngagementModel.read(files[0]), name=tracking.model_name(settings), version=wanted)
+    return replace(EngagementModel.read(files[0], sha256), name=tracking.model_name(settings), version=wanted)
 
 
 def tags(settings: Settings, version: int) -> dict[str, str]:
@@ -118,16 +125,17 @@ def register(
     mlflow = tracking.connect(settings)
     name = tracking.model_name(settings)
     with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):  # MLflow tells stderr of its success
+        saved = model.save(Path(folder))
         info = mlflow.pyfunc.log_model(
             name="model",
             loader_module="training.model",
-            data_path=str(model.save(Path(folder))),
+            data_path=str(saved),
             signature=signature(domain, model.features),
             pip_requirements=[f"{package}=={installed(package)}" for package in NEEDED],
             metadata={"feature_service": model.feature_service, "segments": model.segments, "cutoffs": model.cutoffs},
         )
         version = int(feast_mlflow.register_model(info.model_uri, name).version)
-    tag(settings, version, values)
+        tag(settings, version, {DIGEST: digest(saved.read_bytes()), **values})
     return version
 
 
