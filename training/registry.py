@@ -72,8 +72,8 @@ def load(settings: Settings, version: int | None = None) -> EngagementModel:
     sha256 = _details(settings, wanted).tags.get(DIGEST)
     if not sha256:
         raise ChangedModel(
-            f"version {wanted} of {tracking.model_name(settings)}: expected the tag {DIGEST!r}, with which every version "
-            "is registered; there is none. It was not loaded: train and promote again."
+            f"version {wanted} of {tracking.model_name(settings)}: expected the tag {DIGEST!r}, which every version is "
+            "registered with; there is none. It was not loaded: train and promote again."
         )
     mlflow = tracking.connect(settings)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.model_name(settings)}/{wanted}"))
