@@ -11,13 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo import domains
-from feature_repo.command import Room
+from feature_repo.command import Room, domain_option
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
-
-domain_option = click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
 
 
 def _explained(run: Callable[[], Any]) -> Any:
@@ -229,6 +225,17 @@ def quarantine(domain: str, reason: str | None, limit: int) -> None:
         click.echo(f"{n:8,}  {name}")
     for entry in held.read(limit, reason):
         click.echo(f"{entry.reason}: {entry.detail}\n    {str(entry.raw)[:300]}")
+
+
+@main.command()
+def settings() -> None:
+    """Print the reference of all settings, docs/settings.md.
+
+    Example: python -m feature_repo settings > docs/settings.md
+    """
+    from feature_repo.settings_page import page
+
+    click.echo(page(), nl=False)
 
 
 if __name__ == "__main__":

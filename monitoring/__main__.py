@@ -27,7 +27,7 @@ class Moment(click.ParamType):
         return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-@click.group(cls=Room)
+@click.group(cls=Room, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Watch what the other rooms do: the weekly report, experiments, and the whole loop in one run."""
 

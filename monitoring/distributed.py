@@ -1,13 +1,11 @@
 """A run over a broker or Redis: where they are, whether they answer, and the workers beside the service."""
 
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,12 @@ def distributed(settings: Settings, broker: str | None, online: str | None) -> S
     """
     asked = settings
     if online and settings.online == "sqlite":
-        asked = replace(asked, online=REDIS)
+        asked = asked.replace(online=REDIS)
     if broker and settings.log == "sqlite":
         name = f"firstmile-{settings.domain}-{md5(settings.lake.encode(), usedforsecurity=False).hexdigest()[:8]}"
-        asked = replace(asked, log=BROKERS[broker].format(name=name))
+        asked = asked.replace(log=BROKERS[broker].format(name=name))
     if asked.log != "sqlite" and asked.online != "sqlite" and settings.history == "sqlite":
-        asked = replace(asked, history=asked.online)
+        asked = asked.replace(history=asked.online)
     for variable, url in (("LOG", asked.log), ("ONLINE", asked.online)):
         if url != "sqlite":
             _answers(f"FIRSTMILE_{variable}", url)
@@ -62,13 +60,7 @@ def _answers(variable: str, url: str) -> None:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment in which another process has the same settings."""
-    return os.environ | {
-        "FIRSTMILE_HOME": str(settings.home),
-        "FIRSTMILE_DOMAIN": settings.domain,
-        "FIRSTMILE_LOG": settings.log,
-        "FIRSTMILE_HISTORY": settings.history,
-        "FIRSTMILE_ONLINE": settings.online,
-    }
+    return settings.environment()
 
 
 def number(settings: Settings) -> int:

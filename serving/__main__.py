@@ -9,7 +9,7 @@ from serving.segments.channels.command import webhooks
 from serving.segments.commands import segments
 
 
-@click.group(cls=Room)
+@click.group(cls=Room, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Decide how each person's onboarding goes on: over HTTP, or here and now.
 

@@ -6,18 +6,15 @@ by commas (several, so that one can be replaced without a gap). Without server k
 
 import hmac
 import ipaddress
-import os
-from collections.abc import Mapping
 from functools import lru_cache
 
+from feature_repo.setting_values import MAKE_A_KEY
+
 VARIABLE = "FIRSTMILE_SERVER_KEYS"
-WRITE = "FIRSTMILE_WRITE_KEYS"
-SHORTEST = 16
-HOW = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class KeysError(ValueError):
-    """The server keys, or the address to listen on without them, cannot be accepted."""
+    """Without server keys, the address to listen on cannot be accepted."""
 
 
 class Keys:
@@ -29,15 +26,6 @@ class Keys:
 
     def __init__(self, keys: tuple[str, ...] = ()) -> None:
         self._keys = tuple(k.encode() for k in keys)
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ, variable: str = VARIABLE) -> "Keys":
-        """The keys in FIRSTMILE_SERVER_KEYS, or in another variable.
-
-        Raises:
-            KeysError: a key is shorter than 16 characters, or holds something else than visible ASCII.
-        """
-        return cls(listed(environment, variable))
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -54,22 +42,6 @@ class Keys:
         for key in self._keys:
             found |= hmac.compare_digest(given, key)
         return found
-
-
-def listed(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
-    """The keys or secrets in an environment variable, separated by commas.
-
-    Raises:
-        KeysError: one is shorter than 16 characters, or holds something else than visible ASCII.
-    """
-    keys = tuple(k for part in environment.get(variable, "").split(",") if (k := part.strip()))
-    for position, key in enumerate(keys, 1):
-        if len(key) < SHORTEST:
-            short = f"has {len(key)} characters, expected {SHORTEST} or more"
-            raise KeysError(f"{variable}: key {position} {short}; make one: {HOW}")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise KeysError(f"{variable}: key {position} holds a character that no header can carry; make one: {HOW}")
-    return keys
 
 
 @lru_cache(1_024)
@@ -96,6 +68,6 @@ def check_address(host: str, keys: Keys) -> str | None:
     if not is_loopback(host):
         raise KeysError(
             f"refusing to listen on {host} without server keys: anybody who reaches it could ask about anybody. "
-            f"Set {VARIABLE} (make a key: {HOW}) or listen on 127.0.0.1"
+            f"Set {VARIABLE} (make a key: {MAKE_A_KEY}) or listen on 127.0.0.1"
         )
     return f"no server keys: /v1/decide is open to everybody on this machine. Set {VARIABLE} to close it"

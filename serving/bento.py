@@ -33,9 +33,10 @@ def description() -> dict[str, Any] | None:
 
 def settings() -> Settings:
     """The settings; in a Bento the domain is the one it was built for, unless the environment says another."""
-    if bento := description():
-        os.environ.setdefault("FIRSTMILE_DOMAIN", bento["labels"]["domain"])
-    return Settings()
+    found, bento = Settings(), description()
+    if bento and "domain" not in found.model_fields_set:
+        return found.replace(domain=bento["labels"]["domain"])
+    return found
 
 
 def labels() -> dict[str, str]:
@@ -48,16 +49,9 @@ def bento_name(of: Settings) -> str:
     return f"firstmile_{of.domain}"
 
 
-def mode() -> str:
-    """`bundled` in a Bento, `registry` elsewhere; FIRSTMILE_MODE says otherwise.
-
-    Raises:
-        ValueError: FIRSTMILE_MODE is neither.
-    """
-    asked = os.environ.get("FIRSTMILE_MODE") or ("bundled" if description() else "registry")
-    if asked not in ("bundled", "registry"):
-        raise ValueError(f"FIRSTMILE_MODE: expected bundled or registry, got {asked!r}")
-    return asked
+def mode(of: Settings) -> str:
+    """`bundled` in a Bento, `registry` elsewhere; FIRSTMILE_MODE says otherwise."""
+    return of.mode or ("bundled" if description() else "registry")
 
 
 class ChampionModel(BentoModel):
@@ -128,7 +122,7 @@ def build(of: Settings) -> str:
     """
     if not (SOURCE / "pyproject.toml").is_file():
         raise FileNotFoundError(f"{SOURCE} holds no pyproject.toml: build from a checkout, where the sources are")
-    os.environ["FIRSTMILE_DOMAIN"], os.environ["FIRSTMILE_HOME"] = of.domain, str(of.home)
+    os.environ.update(of.environment())
     import bentoml
 
     with warnings.catch_warnings():  # Bento's own use of what its libraries call deprecated

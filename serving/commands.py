@@ -5,11 +5,8 @@ import sys
 
 import click
 
+from feature_repo.command import domain_option
 from feature_repo.settings import SOURCE, Settings
-
-domain_option = click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
 
 GRACE = ("--timeout-graceful-shutdown", "10")
 """How many seconds a stop waits for answers under way: a reader that has stalled would hold it up for ever."""
@@ -19,7 +16,7 @@ def _environment(settings: Settings) -> None:
     """What Bento reads from the environment: its store inside the state folder, and no tracking."""
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))
-    os.environ["FIRSTMILE_HOME"], os.environ["FIRSTMILE_DOMAIN"] = str(settings.home), settings.domain
+    os.environ.update(settings.environment())
 
 
 @click.command()
@@ -29,12 +26,16 @@ def _environment(settings: Settings) -> None:
 @click.option(
     "--mode",
     type=click.Choice(["registry", "bundled"]),
-    default="registry",
-    show_default=True,
+    default=lambda: Settings().mode or "registry",
+    show_default="FIRSTMILE_MODE or registry",
     help="Which model: the registry's champion, also when it changes; or the one in the Bento that was built last.",
 )
 @click.option(
-    "--workers", default=1, show_default=True, help="Worker processes; several need FIRSTMILE_ONLINE=redis://..."
+    "--workers",
+    type=int,
+    default=lambda: Settings().workers,
+    show_default="FIRSTMILE_WORKERS or 1",
+    help="Worker processes; several need FIRSTMILE_ONLINE=redis://...",
 )
 def serve(domain: str, host: str, port: int, mode: str, workers: int) -> None:
     """Start the service. Ctrl-C ends it.
@@ -49,15 +50,13 @@ def serve(domain: str, host: str, port: int, mode: str, workers: int) -> None:
     from serving import bento, wiring
     from serving.auth import Keys, check_address
 
-    settings = Settings(domain=domain)
-    _environment(settings)
-    os.environ["FIRSTMILE_MODE"], os.environ["FIRSTMILE_WORKERS"] = mode, str(workers)
     try:
-        check_address(host, Keys.from_environment())
-        wiring.workers()
+        settings = Settings(domain=domain, mode=mode, workers=workers)
+        check_address(host, Keys(settings.server_keys))
         wiring.check(settings)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
+    _environment(settings)
     target = ["serving.service:Firstmile", "--working-dir", str(SOURCE)]
     if mode == "bundled":
         target = [f"{bento.bento_name(settings)}:latest"]
@@ -174,12 +173,9 @@ def user_hash(user_id: str) -> None:
     python -m serving user-hash u-1842
     """
     from feature_repo.contract import origin
-    from serving.collect.identity import SECRETS, secrets_from
+    from serving.collect.identity import SECRETS
 
-    try:
-        secrets = secrets_from()
-    except ValueError as e:
-        raise click.ClickException(str(e)) from None
+    secrets = Settings().user_hash_secrets
     if not secrets:
         raise click.ClickException(f"{SECRETS} is not set: expected the secret that user ids are signed with")
     click.echo(origin.user_hash(secrets[0], user_id))

@@ -36,7 +36,11 @@ SWITCH_S = 0.001
 """How long a background thread may keep the interpreter while a request waits (Python's default is 5 ms)."""
 
 _log = logging.getLogger("bentoml.serve.firstmile")
-app = App(Keys.from_environment(), collect=Options.from_environment())
+try:
+    SETTINGS = bento.settings()
+except ValueError as error:  # Bento shows its own exceptions as one line, others as a traceback
+    raise BentoMLException(str(error)) from None
+app = App(Keys(SETTINGS.server_keys), collect=Options.of(SETTINGS))
 http_limits.install()
 
 
@@ -55,7 +59,7 @@ def asked_host() -> str:
 
 @bentoml.service(
     name="firstmile",
-    workers=wiring.workers(),
+    workers=SETTINGS.workers,
     traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -82,7 +86,7 @@ class Firstmile:
             raise
 
     def _start(self) -> None:
-        settings, folder = bento.settings(), bento.champion_folder() if bento.mode() == "bundled" else None
+        settings, folder = SETTINGS, bento.champion_folder() if bento.mode(SETTINGS) == "bundled" else None
         self.live = wiring.live(settings)
         app.engine = wiring.engine(settings, folder, live=self.live)
         self.announcer = None
@@ -103,8 +107,8 @@ class Firstmile:
         os.umask(PRIVATE)
         try:
             warning = check_address(asked_host(), app.keys)
-            wiring.check(bento.settings())
-            damaged = wiring.intact(bento.settings())
+            wiring.check(SETTINGS)
+            damaged = wiring.intact(SETTINGS)
         except (ValueError, DamagedFile) as e:
             raise BentoMLException(str(e)) from None
         for told in filter(None, (warning, damaged)):

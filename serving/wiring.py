@@ -1,7 +1,6 @@
 """What a running service is made of, put together in one place."""
 
 import logging
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from serving.engine import Engine
 from serving.erasing import Erasing
 from serving.experiments.paused import Pauses
 from serving.features import Reader, with_elapsed
-from serving.models import POLL_S, Champion, from_folder, from_registry
+from serving.models import Champion, from_folder, from_registry
 from serving.playbook import Playbook, Shelf
 from serving.rules import Rules
 from serving.segments.announcer import Announcer
@@ -42,27 +41,6 @@ EMBEDDED = "sqlite"
 _log = logging.getLogger("bentoml.serve.firstmile")
 
 
-class WorkersError(ValueError):
-    """More than one worker over stores that one process owns."""
-
-
-def workers() -> int:
-    """How many worker processes: FIRSTMILE_WORKERS, 1 by default.
-
-    Raises:
-        WorkersError: no number above 0, or several over the embedded stores.
-    """
-    asked = os.environ.get("FIRSTMILE_WORKERS") or "1"
-    if not asked.isdigit() or int(asked) < 1:
-        raise WorkersError(f"FIRSTMILE_WORKERS: expected a whole number from 1, got {asked!r}")
-    if int(asked) > 1 and Settings().online == EMBEDDED:
-        raise WorkersError(
-            f"{asked} workers over embedded stores: they belong to one process. "
-            "Use one worker, or an online store of its own: FIRSTMILE_ONLINE=redis://host:port/db"
-        )
-    return int(asked)
-
-
 def check(settings: Settings) -> tuple[Domain, Playbook]:
     """What can be checked before anything starts.
 
@@ -72,7 +50,7 @@ def check(settings: Settings) -> tuple[Domain, Playbook]:
     """
     domain = domains.load(settings.domain)
     Enrichment(domain)
-    endpoints.declared()
+    endpoints.declared(settings)
     return domain, playbook.for_domain(domain)
 
 
@@ -95,7 +73,7 @@ def champion(settings: Settings, folder: Path | None) -> Champion:
     """The model: the one in a folder (the Bento's own), or the registry's champion, whoever that is."""
     if folder is not None:
         return from_folder(folder, bento.champion_digest())
-    return from_registry(settings, float(os.environ.get("FIRSTMILE_POLL_SECONDS") or POLL_S))
+    return from_registry(settings, settings.poll_seconds)
 
 
 def engine(settings: Settings, folder: Path | None = None, logged: bool = True, live: Live | None = None) -> Engine:
@@ -194,7 +172,7 @@ def users(settings: Settings, live: Live | None, collector: Door | None, engine:
 def live(settings: Settings) -> Live | None:
     """What takes events in, started; None where another process has this state folder's log, or several workers run
     without a broker."""
-    if workers() > 1 and settings.log == EMBEDDED:
+    if settings.workers > 1 and settings.log == EMBEDDED:
         return None
     try:
         return open_live(settings)

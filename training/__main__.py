@@ -6,12 +6,8 @@ from datetime import UTC, datetime
 
 import click
 
-from feature_repo.command import Room
+from feature_repo.command import Room, domain_option
 from feature_repo.settings import Settings, now_us
-
-domain_option = click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
 
 
 @contextmanager

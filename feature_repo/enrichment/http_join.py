@@ -1,7 +1,6 @@
 """A join with an HTTP source: what another service says about a value of the event, in time or not at all."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from feature_repo.enrichment.step import Added, added, adding, key_of, reader, within_context
+from feature_repo.environment import variable
 from feature_repo.vocabulary import Column
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class HttpJoin:
         Raises:
             ValueError: the token is not in the environment.
         """
-        if self.token and not os.environ.get(self.token):
+        if self.token and not variable(self.token):
             raise ValueError(f"HttpJoin({self.url!r}): expected a token in the environment, as {self.token}")
         return Source(self)
 
@@ -96,7 +96,7 @@ class Source:
         self._breaker = CircuitBreaker(step.failures, step.pause_s)
         self._asking: dict[str, asyncio.Task[Added]] = {}
         self._slots = asyncio.Semaphore(step.at_once)
-        token = os.environ.get(step.token) if step.token else None
+        token = variable(step.token) if step.token else None
         self._client = httpx.AsyncClient(  # made here: it takes longer than an event waits
             timeout=step.timeout_s,
             limits=httpx.Limits(max_connections=step.at_once),

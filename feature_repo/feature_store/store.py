@@ -7,7 +7,6 @@ settings. `apply` leaves the result in the state folder, for `feast -f <state>/f
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -84,7 +83,7 @@ def settings_in_effect() -> Settings:
     path = _yaml_in_effect()
     config = yaml.safe_load(path.read_text())
     state = (FOLDER / config["registry"]).resolve().parent
-    found = replace(Settings(), home=state.parent, domain=config["project"])
+    found = Settings().replace(home=state.parent, domain=config["project"])
     if path.resolve() == BASE and found.state != Settings().state:
         raise ValueError(
             f"{BASE} is for {found.state}, but FIRSTMILE_HOME and FIRSTMILE_DOMAIN (or where Firstmile is installed) "

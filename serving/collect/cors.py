@@ -1,8 +1,6 @@
 """Which web pages may send: those of the declared origins, and our own."""
 
-import os
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from serving.asgi import Header, Refused
 
@@ -10,22 +8,8 @@ VARIABLE = "FIRSTMILE_ORIGINS"
 ANY = "*"
 
 
-def origins(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
-    """FIRSTMILE_ORIGINS: `https://example.org,https://app.example.org:8443`, or `*` for any.
-
-    Raises:
-        ValueError: one is no origin.
-    """
-    found = {part.strip().rstrip("/").lower() for part in environment.get(VARIABLE, "").split(",") if part.strip()}
-    for origin in found - {ANY}:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc:
-            raise ValueError(f"{VARIABLE}: expected origins such as https://example.org, or *, got {origin!r}")
-    return frozenset(found)
-
-
 class Cors:
-    """The headers for browsers."""
+    """The headers for browsers. declared: origins as the settings have them, or `*` for any."""
 
     def __init__(self, declared: frozenset[str] = frozenset()) -> None:
         self._declared = declared

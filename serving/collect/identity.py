@@ -5,14 +5,11 @@ A key that browsers hold is public. Whoever reads it in a page could send events
 """
 
 import hmac
-import os
-from collections.abc import Mapping
 
 import msgspec
 
 from feature_repo.contract.events import Event, Reason, Refusal
 from feature_repo.contract.origin import USER_HASH, Origin, fingerprint, note, take_user_hash, user_hash
-from serving.auth import Keys, listed
 
 BROWSER = "FIRSTMILE_BROWSER_KEYS"
 SECRETS = "FIRSTMILE_USER_HASH_SECRETS"
@@ -43,20 +40,6 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 NOBODY = Sender()
-
-
-def secrets_from(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The secrets that user ids are signed with; the first one is what `python -m serving user-hash` uses.
-
-    Raises:
-        KeysError: one is too short, or holds something else than visible ASCII.
-    """
-    return listed(environment, SECRETS)
-
-
-def browser_keys(environment: Mapping[str, str] = os.environ) -> Keys:
-    """The write keys that browsers hold; raises KeysError as `secrets_from` does."""
-    return Keys.from_environment(environment, BROWSER)
 
 
 def _signed(user_id: str, given: str, secrets: tuple[str, ...]) -> bool:

@@ -4,28 +4,10 @@ A request goes through while anything is in the bucket, and may leave it in debt
 whatever the size of a batch, and a batch larger than the bucket gets through.
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-VARIABLE = "FIRSTMILE_RATE"
 RATE = 10_000.0
-
-
-def rate(environment: Mapping[str, str] = os.environ) -> float:
-    """FIRSTMILE_RATE, events a second for each key; 10,000 unless told.
-
-    Raises:
-        ValueError: it is no number above 0.
-    """
-    asked = environment.get(VARIABLE) or str(RATE)
-    try:
-        found = float(asked)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise ValueError(f"{VARIABLE}: expected a number of events a second above 0, got {asked!r}")
-    return found
 
 
 class Limiter:

@@ -14,15 +14,15 @@ import msgspec
 from msgspec.structs import replace
 
 from feature_repo.log.event_log import Busy
-from feature_repo.settings import now_us
+from feature_repo.settings import Settings, now_us
 from serving.asgi import HANG_UP, Answer, Header, Receive, Refused, Scope, answer_of, read_body, started
-from serving.auth import WRITE, Keys, is_loopback
+from serving.auth import Keys, is_loopback
 from serving.collect import ga4, mixpanel, segment, snippet
-from serving.collect.cors import Cors, origins
+from serving.collect.cors import Cors
 from serving.collect.dialect import RECEIPTS, Dialect, Taken, counted
 from serving.collect.door import Door, Receipt
-from serving.collect.identity import BROWSER, NOBODY, Sender, browser_keys, secrets_from
-from serving.collect.limiter import Limiter, rate
+from serving.collect.identity import BROWSER, NOBODY, Sender
+from serving.collect.limiter import Limiter
 from serving.collect.request import KB, Request, parameters
 
 BODY_S = 10.0
@@ -66,10 +66,10 @@ class Options(msgspec.Struct, frozen=True):
     most_held: int = MOST_HELD
 
     @classmethod
-    def from_environment(cls) -> "Options":
-        """What the environment says (see the README); raises ValueError for what it cannot be."""
-        keys = Keys.from_environment(variable=WRITE)
-        return cls(keys, browser_keys(), secrets_from(), origins(), rate())
+    def of(cls, settings: Settings) -> "Options":
+        """The settings' keys, secrets, origins and rate."""
+        keys, browser_keys = Keys(settings.write_keys), Keys(settings.browser_keys)
+        return cls(keys, browser_keys, settings.user_hash_secrets, frozenset(settings.origins), settings.rate)
 
 
 class Collector:
@@ -170,7 +170,7 @@ class Collector:
         if not self._keyed:
             if is_loopback((scope.get("client") or ("",))[0]):
                 return NOBODY
-            told = f"without write keys ({WRITE}, {BROWSER}) only this machine is served"
+            told = f"without write keys (FIRSTMILE_WRITE_KEYS, {BROWSER}) only this machine is served"
             raise Refused(403, "forbidden", told, None, HANG_UP)
         options, public = self._options, list[str]()
         for key in shown:

@@ -3,7 +3,6 @@
 The file's form is described in saas.yaml.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 from feature_repo.domain import Domain
+from feature_repo.settings import Settings
 from serving import yaml_file
 from serving.experiments.declared import Experiment, Experiments, Guardrail, Step, Variant
 from serving.yaml_file import Entry, Findings, hint
@@ -37,7 +37,7 @@ class Known:
 
 def location(domain: Domain) -> Path:
     """Where the experiments are read from: FIRSTMILE_EXPERIMENTS, else <domain>.yaml in this folder."""
-    return Path(os.environ.get(VARIABLE) or FOLDER / f"{domain.name}.yaml")
+    return Settings().experiments or FOLDER / f"{domain.name}.yaml"
 
 
 def for_domain(domain: Domain, elements: Sequence[str], segments: Sequence[str]) -> Experiments:
@@ -49,7 +49,7 @@ def for_domain(domain: Domain, elements: Sequence[str], segments: Sequence[str])
         ExperimentsError: the file cannot be read or does not fit.
     """
     file = location(domain)
-    if not file.exists() and not os.environ.get(VARIABLE):
+    if not file.exists() and Settings().experiments is None:
         return Experiments(domain.name)
     metrics = dict.fromkeys(domain.events, False) | {domain.label.name: domain.label.good}
     return load(file, Known(domain.name, elements, segments, metrics))

@@ -4,12 +4,12 @@ The file is checked when the service starts; everything that is wrong is reporte
 to do. The file's form is described in policies/saas.yaml.
 """
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from feature_repo.domain import Domain
+from feature_repo.settings import Settings
 from serving import yaml_file
 from serving.policy.checks import check
 from serving.policy.model import DEFAULT, Element, Policy
@@ -37,7 +37,7 @@ def segment_names(domain: Domain) -> tuple[str, ...]:
 
 def location(domain: Domain) -> Path:
     """Where the policy is read from: FIRSTMILE_POLICY, else policies/<domain>.yaml beside this package."""
-    return Path(os.environ.get(VARIABLE) or FOLDER / f"{domain.name}.yaml")
+    return Settings().policy or FOLDER / f"{domain.name}.yaml"
 
 
 def for_domain(domain: Domain, rules: Segments = NONE, personas: Segments = NONE) -> Policy:
@@ -49,7 +49,7 @@ def for_domain(domain: Domain, rules: Segments = NONE, personas: Segments = NONE
         PolicyError: the file cannot be read or does not fit.
     """
     file = location(domain)
-    if not file.exists() and not os.environ.get(VARIABLE):
+    if not file.exists() and Settings().policy is None:
         return plain(domain)
     return load(file, domain, rules, personas)
 

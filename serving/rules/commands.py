@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from feature_repo.command import domain_option
 from feature_repo.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from serving.rules.fold import Judge
     from serving.rules.ruleset import Rules
 
-domain_option = click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
 file_type = click.Path(dir_okay=False, path_type=Path)
 
 

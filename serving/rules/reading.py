@@ -1,11 +1,11 @@
 """A rules file, read: segments with the lines that they came from, or everything that is wrong in it."""
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from feature_repo.domain import Domain
+from feature_repo.settings import Settings
 from serving import yaml_file
 from serving.rules.catalogue import Catalogue
 from serving.rules.checks import Declared, check
@@ -35,7 +35,7 @@ class RulesError(ValueError):
 
 def location(domain: Domain) -> Path:
     """Where the rules are read from: FIRSTMILE_RULES, else rules/<domain>.yaml in this room."""
-    return Path(os.environ.get(VARIABLE) or FOLDER / f"{domain.name}.yaml")
+    return Settings().rules or FOLDER / f"{domain.name}.yaml"
 
 
 def for_domain(domain: Domain) -> Rules:
@@ -45,7 +45,7 @@ def for_domain(domain: Domain) -> Rules:
         RulesError: the file cannot be read or does not fit the domain.
     """
     file = location(domain)
-    if not file.exists() and not os.environ.get(VARIABLE):
+    if not file.exists() and Settings().rules is None:
         return Rules(domain.name, ())
     return load(file, domain)
 

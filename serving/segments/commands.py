@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from feature_repo.command import domain_option
 from feature_repo.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
+@domain_option
 def segments(domain: str) -> None:
     """Follow everybody who has feature rows by the rules, while no service runs, and show who is where.
 

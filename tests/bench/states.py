@@ -1,7 +1,6 @@
 """The states that the bench measures on: made once under <home>/bench, reused by the next run."""
 
 import shutil
-from dataclasses import replace
 
 import ibis
 import pyarrow.parquet as pq
@@ -29,7 +28,7 @@ def whole(options: Options) -> Settings:
 
 def of_size(options: Options, full: Settings, millions: float) -> Settings:
     """About so many million clicks of it: whole people, drawn by a hash that has nothing to do with the buckets."""
-    settings = replace(full, home=options.folder / f"oulad-{millions:g}M")
+    settings = full.replace(home=options.folder / f"oulad-{millions:g}M")
     if (settings.state / "outcomes.parquet").exists():
         return settings
     shutil.rmtree(settings.home, ignore_errors=True)
@@ -93,7 +92,7 @@ def copied(options: Options, settings: Settings, name: str, online: str = "sqlit
 
     Models stay where they are: the service needs the first state's tracking address.
     """
-    copy = replace(settings, home=(options.folder / name).resolve(), online=online)
+    copy = settings.replace(home=(options.folder / name).resolve(), online=online)
     shutil.rmtree(copy.home, ignore_errors=True)
     shutil.copytree(settings.state, copy.state, ignore=shutil.ignore_patterns("decisions", "report", "tmp", "*.lock"))
     return copy

@@ -55,7 +55,7 @@ def settled(settings: Settings, events: list[Event]) -> Service:
 
 
 def test_a_feature_that_is_not_the_definitions_is_noticed(tmp_path: Path) -> None:
-    settings = Settings(tmp_path, "saas", "sqlite")
+    settings = Settings(home=tmp_path, domain="saas", online="sqlite")
     service = settled(settings, [traffic.clicked("u", "m1"), traffic.clicked("u", "m2")])
     service.exact(["u"], {"u": ["u"]})
     Lake(settings.lake).append([traffic.clicked("u", "m3")])

@@ -1,7 +1,6 @@
 """A Redis online store belongs to one lake."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def mine(address: str, tmp_path: Path) -> Settings:
 
 
 def test_another_lake_is_refused_with_what_to_do(mine: Settings, tmp_path: Path, address: str) -> None:
-    theirs = replace(mine, home=tmp_path / "theirs")
+    theirs = mine.replace(home=tmp_path / "theirs")
     store.apply(theirs)
     store.apply(theirs)
     store.ensure_applied(theirs)
@@ -41,19 +40,19 @@ def test_another_lake_is_refused_with_what_to_do(mine: Settings, tmp_path: Path,
         assert all(lake in str(told.value) for lake in (mine.lake, theirs.lake))
         assert f"FIRSTMILE_ONLINE=redis://{address}/1" in str(told.value)
         assert "python -m feature_repo apply --domain saas --take-over" in str(told.value)
-    store.apply(replace(mine, online=f"redis://{address}/1"))
-    store.apply(replace(mine, domain="oulad"))
+    store.apply(mine.replace(online=f"redis://{address}/1"))
+    store.apply(mine.replace(domain="oulad"))
 
 
 def test_a_password_is_not_shown(mine: Settings, tmp_path: Path, address: str) -> None:
-    store.apply(replace(mine, home=tmp_path / "theirs", online=f"redis://default:@{address}/0"))
+    store.apply(mine.replace(home=tmp_path / "theirs", online=f"redis://default:@{address}/0"))
     with pytest.raises(ValueError, match="another lake") as told:
         store.apply(mine)
     assert "default" not in str(told.value)
 
 
 def test_taking_over_empties_it(mine: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    domain, theirs = domains.load("saas"), replace(mine, home=tmp_path / "theirs")
+    domain, theirs = domains.load("saas"), mine.replace(home=tmp_path / "theirs")
     store.apply(theirs)
     old = store.feature_store(theirs, lineage=False)
     store.write_online(old, domain, rows_of(domain, ["u"]))
@@ -76,5 +75,5 @@ def test_a_redis_that_is_down_does_not_keep_a_service_from_starting(
     mine: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.apply(mine)
-    store.ensure_applied(replace(mine, online=f"redis://127.0.0.1:{brokers.free_port()}/0"))
+    store.ensure_applied(mine.replace(online=f"redis://127.0.0.1:{brokers.free_port()}/0"))
     assert "not known whether redis://127.0.0.1" in caplog.text

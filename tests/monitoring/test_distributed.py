@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,8 +59,7 @@ def test_redis_without_a_broker_needs_no_worker(somebody: int, tmp_path: Path) -
 
 
 def test_what_the_environment_names_stays(somebody: int, tmp_path: Path) -> None:
-    named = replace(
-        plain(tmp_path),
+    named = plain(tmp_path).replace(
         log=f"amqp://me:secret@127.0.0.1:{somebody}/?queue=mine",
         online=f"redis://127.0.0.1:{somebody}/3",
         history=f"redis://127.0.0.1:{somebody}/4",
@@ -69,13 +67,19 @@ def test_what_the_environment_names_stays(somebody: int, tmp_path: Path) -> None
     assert distributed.distributed(named, "kafka", "redis") == named
 
 
-@pytest.mark.parametrize(("variable", "part"), [("FIRSTMILE_LOG", "log"), ("FIRSTMILE_ONLINE", "online")])
-@pytest.mark.parametrize("url", ["{scheme}://127.0.0.1:{port}/x", "kinesis://s?endpoint=http://127.0.0.1:{port}"])
-def test_who_does_not_answer_is_named(tmp_path: Path, variable: str, part: str, url: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "url"),
+    [
+        ("log", "kafka://127.0.0.1:{port}/x"),
+        ("log", "kinesis://s?endpoint=http://127.0.0.1:{port}"),
+        ("online", "redis://127.0.0.1:{port}/0"),
+    ],
+)
+def test_who_does_not_answer_is_named(tmp_path: Path, part: str, url: str) -> None:
     port = brokers.free_port()
-    at = url.format(scheme={"log": "kafka", "online": "redis"}[part], port=port)
+    at, variable = url.format(port=port), f"FIRSTMILE_{part.upper()}"
     with pytest.raises(ValueError, match=rf"nobody answers at 127\.0\.0\.1:{port} .* by {variable}="):
-        distributed.distributed(replace(plain(tmp_path), **{part: at}), None, None)
+        distributed.distributed(plain(tmp_path).replace(**{part: at}), None, None)
 
 
 def test_kinesis_keeps_its_checkpoints_in_the_state_folder(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_the_block_begins_when_the_workers_work(stores: Settings) -> None:
 
 
 def test_workers_that_end_are_told_with_the_end_of_their_log(stores: Settings) -> None:
-    wrong = replace(stores, domain="nothing-like-it")
+    wrong = stores.replace(domain="nothing-like-it")
     wrong.state.mkdir()
     told = r"the workers ended; .*stream\.log ends:\n(.|\n)*nothing-like-it"
     with pytest.raises(TimeoutError, match=told), workers(wrong, environment(wrong)):

@@ -41,7 +41,7 @@ def test_help_has_an_example(command: list[str]) -> None:
         (["--host", "0.0.0.0"], "", "refusing to listen on 0.0.0.0 without server keys"),
         (["--host", "::"], "", "refusing to listen on :: without server keys"),
         ([], "short", "key 1 has 5 characters"),
-        (["--workers", "2"], "", "2 workers over embedded stores"),
+        (["--workers", "2"], "", "FIRSTMILE_WORKERS=2 over embedded stores"),
         (["--workers", "0"], "", "expected a whole number from 1"),
     ],
 )

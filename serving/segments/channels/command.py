@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from feature_repo.command import domain_option
 from feature_repo.settings import Settings
 from serving.segments.journal import FILE
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
-)
+@domain_option
 @click.option("--redeliver", is_flag=True, help="Send the dead letters again; those that are taken are removed.")
 @click.option("--enable", metavar="CHANNEL", help="Send to an endpoint again that answered 410 Gone.")
 def webhooks(domain: str, redeliver: bool, enable: str | None) -> None:
@@ -34,7 +33,7 @@ def webhooks(domain: str, redeliver: bool, enable: str | None) -> None:
 
     settings = Settings(domain=domain)
     try:
-        endpoints = declared()
+        endpoints = declared(settings)
     except WebhooksError as e:
         raise click.ClickException(str(e)) from None
     letters, disabled = DeadLetters(folder(settings)), Disabled(folder(settings))

@@ -9,15 +9,16 @@ webhooks:
 Addresses given one by one are all signed with FIRSTMILE_WEBHOOK_SECRET, and are told of every segment.
 """
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
+from feature_repo.environment import variable
+from feature_repo.settings import Settings
 from serving import yaml_file
 from serving.auth import is_loopback
 from serving.segments.channels import signing
@@ -40,15 +41,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     segments: frozenset[str] | None = None
 
 
-def declared(environment: Mapping[str, str] = os.environ) -> list[Endpoint]:
-    """The endpoints that the environment names.
+def declared(settings: Settings) -> list[Endpoint]:
+    """The endpoints that the settings name.
 
     Raises:
         WebhooksError: no such file, an address that is neither HTTPS nor on loopback, no secret, or one that is none.
     """
-    given = environment.get(VARIABLE, "").strip()
+    given = settings.webhooks
     if given.endswith((".yaml", ".yml")):
-        return _from_file(Path(given), environment)
+        return yaml_file.load(Path(given), _parse, WebhooksError, f"mend {VARIABLE}")
     urls = [u for part in given.split(",") if (u := part.strip())]
     for url in urls:
         if wrong := wrong_with(url):
@@ -58,7 +59,7 @@ def declared(environment: Mapping[str, str] = os.environ) -> list[Endpoint]:
     if not urls:
         return []
     try:
-        keys = signing.keys(environment.get(SECRET, ""))
+        keys = signing.keys(settings.webhook_secret)
     except ValueError as e:
         raise WebhooksError(f"{SECRET} {e}") from None
     return [Endpoint(_name(url), url, keys) for url in urls]
@@ -89,14 +90,11 @@ def _name(url: str) -> str:
     return f"{urlsplit(url).hostname}-{blake2b(url.encode(), digest_size=4).hexdigest()}"
 
 
-def _from_file(file: Path, environment: Mapping[str, str]) -> list[Endpoint]:
-    def parse(top: Entry, findings: Findings) -> list[Endpoint]:
-        return list(_parsed(top, findings, environment))
-
-    return yaml_file.load(file, parse, WebhooksError, f"mend {VARIABLE}")
+def _parse(top: Entry, findings: Findings) -> list[Endpoint]:
+    return list(_parsed(top, findings))
 
 
-def _parsed(top: Entry, findings: Findings, environment: Mapping[str, str]) -> Iterator[Endpoint]:
+def _parsed(top: Entry, findings: Findings) -> Iterator[Endpoint]:
     listed = top.mapping(findings, ("webhooks",)).get("webhooks")
     for name, entry in (listed.mapping(findings, known=None) if listed else {}).items():
         if not _NAME.fullmatch(name):
@@ -107,21 +105,21 @@ def _parsed(top: Entry, findings: Findings, environment: Mapping[str, str]) -> I
         url = parts["url"].text(findings) if "url" in parts else None
         if url and (wrong := wrong_with(url)):
             findings.add(parts["url"].line, wrong, "mend the address")
-        keys = _keys(parts["secret"], findings, environment) if "secret" in parts else ()
+        keys = _keys(parts["secret"], findings) if "secret" in parts else ()
         segments = parts["segments"].texts(findings) if "segments" in parts else None
         if url and keys:
             yield Endpoint(name, url, keys, None if segments is None else frozenset(s for s, _ in segments))
 
 
-def _keys(entry: Entry, findings: Findings, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    variable = entry.text(findings)
-    if variable is None:
+def _keys(entry: Entry, findings: Findings) -> tuple[bytes, ...]:
+    name = entry.text(findings)
+    if name is None:
         return ()
-    if variable.startswith(signing.PREFIX):
+    if name.startswith(signing.PREFIX):
         findings.add(entry.line, f"{entry.path} is a secret itself", "name the environment variable that holds it")
         return ()
     try:
-        return signing.keys(environment.get(variable, ""))
+        return signing.keys(variable(name) or "")
     except ValueError as e:
-        findings.add(entry.line, f"the environment variable {variable} {e}", "set it where the service starts")
+        findings.add(entry.line, f"the environment variable {name} {e}", "set it where the service starts")
         return ()

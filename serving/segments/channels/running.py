@@ -74,5 +74,5 @@ def start(settings: Settings, journal: Journal, announcer: Announcing) -> Channe
 
 def _destinations(settings: Settings, journal: Journal) -> list[Destination]:
     letters, disabled = DeadLetters(folder(settings)), Disabled(folder(settings))
-    webhooks: list[Destination] = [Webhook(e, journal, letters, disabled) for e in declared()]
+    webhooks: list[Destination] = [Webhook(e, journal, letters, disabled) for e in declared(settings)]
     return [*webhooks, Broker(settings)] if settings.log != EMBEDDED else webhooks

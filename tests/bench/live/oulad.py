@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,7 +98,7 @@ def _rows(full: Settings, query: str) -> list[dict[str, Any]]:
 
 def before(options: Options, full: Settings, day: int) -> Settings:
     """A state whose lake ends with the day before; made once."""
-    settings = replace(full, home=(options.folder / f"oulad-until-{day}").resolve())
+    settings = full.replace(home=(options.folder / f"oulad-until-{day}").resolve())
     if (settings.state / "outcomes.parquet").exists():
         return settings
     shutil.rmtree(settings.home, ignore_errors=True)

@@ -129,7 +129,7 @@ class World:
 
     def empty(self, name: str, online: str = "sqlite") -> Settings:
         """A state without any past."""
-        settings = Settings(self.folder / name, self.served.domain, online)
+        settings = Settings(home=self.folder / name, domain=self.served.domain, online=online)
         settings.state.mkdir(parents=True)
         return settings
 

@@ -10,8 +10,7 @@ import pytest
 from feature_repo.contract.events import Event
 from feature_repo.contract.origin import fingerprint, user_hash
 from serving.app import App
-from serving.auth import Keys, KeysError
-from serving.collect.identity import SECRETS, browser_keys, secrets_from
+from serving.auth import Keys
 
 Ask = Callable[..., httpx.Response]
 Make = Callable[..., App]
@@ -172,10 +171,3 @@ def test_of_two_claims_in_one_batch_or_at_once_the_first_holds(make_collector: M
         event("identify", userId="u1", messageId="m2"),
     )
     assert claimed(log) == [("u1", "a1"), ("u2", None), ("u1", "a1")]
-
-
-def test_keys_and_secrets_are_checked_when_the_service_starts() -> None:
-    assert secrets_from({SECRETS: f" {SECRET},{OLD_SECRET}"}) == (SECRET, OLD_SECRET)
-    assert browser_keys({"FIRSTMILE_BROWSER_KEYS": BROWSER}).holds(BROWSER.encode())
-    with pytest.raises(KeysError, match=f"{SECRETS}: key 1 has 5 characters, expected 16 or more"):
-        secrets_from({SECRETS: "short"})

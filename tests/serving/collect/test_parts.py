@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.asgi import Refused
-from serving.auth import WRITE, Keys, KeysError
 from serving.collect import dialect, limiter, request, times
-from serving.collect.cors import Cors, origins
-from serving.collect.limiter import Limiter, rate
+from serving.collect.cors import Cors
+from serving.collect.limiter import Limiter
 from serving.collect.times import behind_us, corrected, microseconds, of_number, rfc3339
 
 NOW = 1_767_261_600_000_000
@@ -63,25 +62,6 @@ def test_the_rate_holds_whatever_the_size_of_a_batch() -> None:
     assert 60 * 100 <= passed <= 61 * 100 + 250
 
 
-def test_the_rate_comes_from_the_environment() -> None:
-    assert (rate({}), rate({"FIRSTMILE_RATE": "2.5"})) == (10_000, 2.5)
-    for wrong in ("0", "-1", "nan", "inf", "many"):
-        with pytest.raises(ValueError, match="FIRSTMILE_RATE: expected a number"):
-            rate({"FIRSTMILE_RATE": wrong})
-
-
-def test_origins_come_from_the_environment() -> None:
-    assert origins({}) == frozenset()
-    assert origins({"FIRSTMILE_ORIGINS": " https://A.example/, http://b.example:8080,*"}) == {
-        "https://a.example",
-        "http://b.example:8080",
-        "*",
-    }
-    for wrong in ("a.example", "https://", "ftp://a.example", "https://a.example/path", "https://u@a.example?x"):
-        with pytest.raises(ValueError, match="FIRSTMILE_ORIGINS: expected origins"):
-            origins({"FIRSTMILE_ORIGINS": wrong})
-
-
 @pytest.mark.parametrize(
     ("declared", "origin", "allowed"),
     [
@@ -106,10 +86,3 @@ def test_who_may_send_from_a_page(declared: set[str], origin: str, allowed: bool
             cors.headers(asked)
         assert refused.value.status == 403
     assert cors.headers({"host": "service:3000"}) == ()
-
-
-def test_write_keys_come_from_their_variable() -> None:
-    keys = Keys.from_environment({WRITE: "k" * 32}, WRITE)
-    assert keys.holds(b"k" * 32) and not keys.holds(b"k" * 31) and not keys.holds(b"")
-    with pytest.raises(KeysError, match="FIRSTMILE_WRITE_KEYS: key 1"):
-        Keys.from_environment({WRITE: "short"}, WRITE)

@@ -251,12 +251,16 @@ def test_the_command_lists_and_sends_again(make: Any, receiver: Any, tmp_path: P
     assert ": taken\n" in found and "dead letters: 0" in found and len(receiver.got) == 1
 
 
+def given(webhooks: str = "", secret: str = SECRET) -> Settings:
+    return Settings(webhooks=webhooks, webhook_secret=secret)
+
+
 def test_addresses_one_by_one() -> None:
     urls = "https://a.example/x?token=t, http://localhost:9/h"
-    found = declared({"FIRSTMILE_WEBHOOKS": urls, "FIRSTMILE_WEBHOOK_SECRET": SECRET})
+    found = declared(given(urls))
     assert [e.url for e in found] == ["https://a.example/x?token=t", "http://localhost:9/h"]
     assert found[0].name.startswith("a.example-") and len(found[0].name) == len("a.example-") + 8
-    assert found[0].keys == (KEY,) and found[0].segments is None and declared({}) == []
+    assert found[0].keys == (KEY,) and found[0].segments is None and declared(given()) == []
 
 
 @pytest.mark.parametrize(
@@ -275,11 +279,12 @@ def test_addresses_one_by_one() -> None:
 )
 def test_what_cannot_be_used_is_refused_and_not_repeated(urls: str, secret: str, told: str) -> None:
     with pytest.raises(WebhooksError, match=told) as error:
-        declared({"FIRSTMILE_WEBHOOKS": urls, "FIRSTMILE_WEBHOOK_SECRET": secret})
+        declared(given(urls, secret))
     assert "hunter2" not in str(error.value) and "s3cr3t" not in str(error.value)
 
 
-def test_a_file_says_where_it_is_wrong(tmp_path: Path) -> None:
+def test_a_file_says_where_it_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", SECRET)
     file = tmp_path / "hooks.yaml"
     file.write_text(
         "webhooks:\n"
@@ -289,12 +294,12 @@ def test_a_file_says_where_it_is_wrong(tmp_path: Path) -> None:
         "  e: {url: 'https://e.example/'}\n"
     )
     with pytest.raises(WebhooksError) as error:
-        declared({"FIRSTMILE_WEBHOOKS": str(file), "HOOK": SECRET})
+        declared(given(str(file)))
     lines = str(error.value).split("\n")
     assert {line.removeprefix(f"{file}:").split(":")[0] for line in lines} == {"2", "3", "5"} and len(lines) == 6
     assert SECRET not in str(error.value)
     file.write_text("webhooks:\n  d: {url: 'https://d.example/', secret: HOOK, segments: [keen, idle]}\n")
-    found = declared({"FIRSTMILE_WEBHOOKS": str(file), "HOOK": SECRET})
+    found = declared(given(str(file)))
     assert found == [Endpoint("d", "https://d.example/", (KEY,), frozenset({"keen", "idle"}))]
 
 
