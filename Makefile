@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 install: $(READY) ## Create or update the virtual environment
 
 run: $(READY) ## The whole loop: events, features, model, service, decisions, report
-	@$(PY) -m monitoring run --users $(USERS) $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER)) $(if $(ONLINE),--online $(ONLINE)) $(ARGS)
+	@$(PY) -m monitoring run --users $(USERS) $(if $(filter file default,$(origin PORT)),,--port $(PORT)) $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER)) $(if $(ONLINE),--online $(ONLINE)) $(ARGS)
 
 test: $(READY) ## All tests in their short forms
 	@$(PY) -m pytest tests -m "not soak" -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)

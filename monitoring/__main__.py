@@ -1,5 +1,6 @@
 """`python -m monitoring`: the weekly report, and the whole loop."""
 
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def run(
     from monitoring.distributed import distributed
     from monitoring.run import run as run_loop
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the service is stopped too
     try:
         settings = distributed(Settings(domain=domain) if domain else Settings(), broker, online)
     except ValueError as e:

@@ -3,8 +3,9 @@
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings
 from monitoring.page import MARKS
 
@@ -21,7 +22,7 @@ def report_with_progress(settings: Settings, at_us: int | None, weeks: int) -> N
     from training.registry import NoModelError
 
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=STEPS)
         try:
             written = report(settings, at_us, weeks, lambda what: progress.update(task, advance=1, description=what))

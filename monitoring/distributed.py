@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from feature_repo.settings import SOURCE, Settings
+from feature_repo.settings import Settings
 from feature_repo.stream.workers import READY
+from monitoring import children
 
 REDIS = "redis://127.0.0.1:6379/0"
 BROKERS = {
@@ -22,7 +22,8 @@ BROKERS = {
 }
 """Where a broker is unless FIRSTMILE_LOG says; the name is one of the state folder's own."""
 WORKERS = 2
-STARTS_WITHIN_S = 90
+STARTS_WITHIN_S = 600
+STOPS_WITHIN_S = 60.0
 
 
 def distributed(settings: Settings, broker: str | None, online: str | None) -> Settings:
@@ -86,22 +87,20 @@ def workers(settings: Settings, environment: dict[str, str]) -> Iterator[None]:
     if settings.log == "sqlite":
         yield
         return
-    command = [sys.executable, "-m", "feature_repo", "stream", "--workers", str(number(settings))]
-    path = settings.state / "stream.log"
-    with path.open("wb") as out:
-        process = subprocess.Popen(command, cwd=SOURCE, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            _wait(process, path)
-            yield
-        finally:
-            process.terminate()
-            process.wait(60)
+    log = settings.state / "stream.log"
+    words = ["feature_repo", "stream", "--workers", str(number(settings))]
+    process = children.start(words, environment, log)
+    try:
+        _wait(process, log)
+        yield
+    finally:
+        children.stop(process, STOPS_WITHIN_S)
 
 
 def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while READY not in (said := log.read_text(errors="replace")):
+    while READY not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > deadline:
             why = f"did not begin within {STARTS_WITHIN_S} s" if process.returncode is None else "ended"
-            raise TimeoutError(f"the workers {why}; {log} ends:\n{said[-2000:]}")
+            raise TimeoutError(f"the workers {why}; {children.last_words(log)}")
         time.sleep(0.1)

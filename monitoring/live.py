@@ -1,11 +1,8 @@
 """The live part of a run: the real service in a process of its own, asked over HTTP like any other client would."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,13 +14,22 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.progress import track
 
-from feature_repo.settings import SOURCE, Settings
-from monitoring import distributed
-from monitoring.relive import Relived, relive
+from feature_repo.progress import track
+from feature_repo.settings import Settings
+from monitoring import children, distributed
+from monitoring.client import patient_client
+from monitoring.relive import DeliveryError, Relived, relive
 
-STARTS_WITHIN_S = 90
+STARTS_WITHIN_S = 600.0
+"""Most seconds until the service is ready: it takes 5 to 10 on a machine that does nothing else."""
+STOPS_WITHIN_S = 20.0
+SAY_EVERY_S = 15.0
+"""Seconds of waiting for the service to start after which it is said, each time."""
+
+
+class ServiceError(RuntimeError):
+    """The service did not start, or did not answer as it should; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,15 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
     """Start the service, ask for each of the people and for somebody unknown, let some act live, stop it.
 
     Raises:
-        TimeoutError: the service did not get ready; the message holds the end of its log.
+        ServiceError: the service did not start, or a request failed.
     """
     port = port or free_port()
-    with service(settings, port, at_us), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    url = f"http://127.0.0.1:{port}"
+    with service(settings, port, at_us, console), patient_client(url, console) as client:
         for user in people[:20]:
             client.post("/v1/decide", json={"userId": user})
         answers, milliseconds = [], []
-        for user in track([*people, "nobody-has-seen-me"], "deciding", console=console, transient=True):
+        for user in track([*people, "nobody-has-seen-me"], "deciding", console):
             began = time.perf_counter()
             answer = client.post("/v1/decide", json={"userId": user})
             milliseconds.append((time.perf_counter() - began) * 1000)
@@ -70,37 +77,39 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
         if people:
             shown = client.post("/v1/decide", json={"userId": people[0], "explain": True}).json()
             console.print_json(json.dumps(shown))
-        relived = relive(settings, str(client.base_url), f"live-{time.time_ns() // 1_000_000}", console)
+        relived = relive(settings, client, f"live-{time.time_ns() // 1_000_000}", console)
         for table in relived.tables():
             console.print(table)
     return Live(answers, milliseconds, relived)
 
 
 @contextmanager
-def service(settings: Settings, port: int, at_us: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """The service on loopback while the block runs. at_us: where its clock starts; default the present.
+def service(
+    settings: Settings, port: int, at_us: int | None = None, console: Console | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The service on loopback while the block runs.
+
+    at_us: where its clock starts; default the present. console: where waiting for it is said.
 
     Raises:
-        TimeoutError: it did not get ready in time, or ended.
+        ServiceError: it did not get ready, or a request of the block failed.
     """
     log = settings.state / "service.log"
     environment = distributed.environment(settings)
     if at_us is not None and abs(at_us / 1e6 - time.time()) > 60:
         environment["FIRSTMILE_NOW"] = datetime.fromtimestamp(at_us / 1e6, UTC).isoformat()
-    with distributed.workers(settings, environment), log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "serve", "--port", str(port)],
-            cwd=SOURCE,
-            env=environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with distributed.workers(settings, environment):
+        process = children.start(["serving", "serve", "--port", str(port)], environment, log)
         try:
-            _wait(process, port, log)
+            _wait_until_ready(process, port, console or Console(quiet=True), log)
             yield process
+        except (httpx.HTTPError, DeliveryError) as error:
+            ended = "" if process.poll() is None else f"; it has ended with exit code {process.returncode}"
+            raise ServiceError(
+                f"the service on port {port}: {_said(error)}{ended}; {children.last_words(log)}"
+            ) from error
         finally:
-            _stop(process)
+            children.stop(process, STOPS_WITHIN_S)
 
 
 def free_port() -> int:
@@ -110,24 +119,49 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < deadline and process.poll() is None:
+def in_use(port: int) -> bool:
+    """Whether a process listens on a port of loopback."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    end = log.read_text(errors="replace")[-2000:]
-    raise TimeoutError(f"the service was not ready on port {port} within {STARTS_WITHIN_S} s; {log} ends:\n{end}")
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the service and its workers: ask first, then insist."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def _said(error: Exception) -> str:
+    """What went wrong with a request, in words."""
+    match error:
+        case httpx.HTTPStatusError(request=request, response=response):
+            return (
+                f"{request.method} {request.url.path} was answered with {response.status_code}: {response.text[:500]}"
+            )
+        case httpx.TimeoutException(request=request):
+            return f"{request.method} {request.url.path} was not answered in time ({type(error).__name__})"
+        case httpx.RequestError(request=request):
+            return f"{request.method} {request.url.path} failed ({type(error).__name__}: {error})"
+        case _:
+            return str(error)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, console: Console, log: Path) -> None:
+    began = said = time.monotonic()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        while process.poll() is None:
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # it does not listen yet
+            now = time.monotonic()
+            if now - began > STARTS_WITHIN_S:
+                words = f"the service was not ready on port {port} within {STARTS_WITHIN_S:.0f} s"
+                raise ServiceError(f"{words}; {children.last_words(log)}")
+            if now - said >= SAY_EVERY_S:
+                said = now
+                console.print(f"waiting for the service to start for {now - began:.0f} s", highlight=False)
+            time.sleep(0.1)
+    raise ServiceError(
+        f"the service did not start: it ended with exit code {process.returncode}; {children.last_words(log)}"
+    )

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.progress import Progress
 from rich.table import Table
 
 from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.log_to_lake import drain
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings, now_us
 from monitoring.diagnosis import MOST, Diagnosis, diagnose, equal, same, suspects
 from monitoring.recompute import Question, Recomputed
@@ -161,7 +161,7 @@ def compare(settings: Settings, log: pa.Table, progress: bool = False) -> Parity
     found = Parity({name: Tally() for name in _declared(domain)})
     persons = pc.unique(log["user_id"]).to_pylist()
     with (
-        Progress(disable=not progress, transient=True) as bar,
+        Bars(disable=not progress, transient=True) as bar,
         Recomputed(Lake(settings.lake), domain, persons) as recomputed,
     ):
         task = bar.add_task("parity", total=len(log))

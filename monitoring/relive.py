@@ -8,16 +8,17 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from feature_repo.lake.lake import Lake
+from feature_repo.progress import track
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
 
@@ -25,6 +26,12 @@ PEOPLE, FEWEST, MOST = 8, 12, 40
 """How many people, and how many events each of them has. Half are the newest, half the newest who stayed for days."""
 DAYS_US = 2 * DAY
 SDK = "segment-analytics-python"
+PATIENCE_S = 120
+"""Seconds that the service may take to accept an event."""
+
+
+class DeliveryError(RuntimeError):
+    """The SDK could not deliver an event."""
 
 
 @dataclass(frozen=True)
@@ -100,35 +107,36 @@ def _brief(cause: str) -> str:
     return re.sub(r" by \S+ version \d+: segment.*", "", cause)
 
 
-def relive(settings: Settings, url: str, run: str, console: Console) -> Relived:
+def relive(settings: Settings, client: httpx.Client, run: str, console: Console) -> Relived:
     """Send the events and ask after each of them.
 
     Args:
-        url: of the service.
+        client: of the service.
         run: what the new people's ids begin with; another one for each run, so that nobody acts twice.
 
     Raises:
-        RuntimeError: the SDK could not deliver an event.
+        DeliveryError: the SDK could not deliver an event. httpx.HTTPError: a request failed.
     """
     from segment.analytics.client import Client
 
-    sdk = Client("local", host=url, sync_mode=True, send=True, max_retries=3, on_error=_undelivered)
+    sdk = Client("local", host=str(client.base_url), sync_mode=True, send=True, timeout=PATIENCE_S)
     lives = list(_lives(settings))
     moves, shown, milliseconds, feedback, stale = list[Move](), list[Shown](), list[float](), 0, 0
-    with httpx.Client(base_url=url) as client:
-        for number, life in enumerate(track(lives, "living", console=console, transient=True), 1):
-            person, last = f"{run}-{number}", dict[str, Any]()
-            late = datetime.now(UTC) - life[-1]["at"]
-            for n, event in enumerate(life):
-                began = time.perf_counter()
+    for number, life in enumerate(track(lives, "living", console), 1):
+        person, last = f"{run}-{number}", dict[str, Any]()
+        late = datetime.now(UTC) - life[-1]["at"]
+        for n, event in enumerate(life):
+            began = time.perf_counter()
+            with _delivered():
                 _send(sdk, person, event, event["at"] + late, f"{person}-{n}")
-                asked = {"userId": person} | ({} if settings.log == "sqlite" else {"after": f"{person}-{n}"})
-                last = client.post("/v1/decide", json=asked).raise_for_status().json()
-                milliseconds.append((time.perf_counter() - began) * 1000)
-                stale += last["stale"]
+            asked = {"userId": person} | ({} if settings.log == "sqlite" else {"after": f"{person}-{n}"})
+            last = client.post("/v1/decide", json=asked).raise_for_status().json()
+            milliseconds.append((time.perf_counter() - began) * 1000)
+            stale += last["stale"]
+            with _delivered():
                 feedback += _react(sdk, person, last, event["at"] + late, n)
-            moves += _moves(client, person)
-            shown.append(_shown(person, last))
+        moves += _moves(client, person)
+        shown.append(_shown(person, last))
     return Relived(len(lives), len(milliseconds) + feedback, feedback, stale, moves, shown, milliseconds)
 
 
@@ -168,8 +176,20 @@ def _shown(person: str, decision: dict[str, Any]) -> Shown:
     return Shown(person, first, why, tuple(f"{d['element']} ({d['boundary']})" for d in decision["dropped"]))
 
 
-def _undelivered(error: Exception, items: Any) -> None:
-    raise RuntimeError(f"the SDK could not deliver {len(items)} events: {error}") from error
+@contextmanager
+def _delivered() -> Iterator[None]:
+    """Name an error of the SDK.
+
+    Raises:
+        DeliveryError: an event was not accepted.
+    """
+    from requests import RequestException
+    from segment.analytics.request import APIError
+
+    try:
+        yield
+    except (RequestException, APIError) as error:
+        raise DeliveryError(f"{SDK} could not deliver an event ({type(error).__name__}: {error})") from error
 
 
 def _lives(settings: Settings) -> Iterator[list[dict[str, Any]]]:

@@ -17,19 +17,19 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 
-from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.lake.log_to_lake import ingest
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings, now_us
-from feature_repo.storage import BusyError
-from monitoring import distributed
-from monitoring.live import Live, decide_live
+from monitoring import distributed, failures, hints
+from monitoring.live import Live, decide_live, in_use
 from monitoring.parity import parity
 
 Figures = dict[str, Any]
+LOG = "run.log"
+"""File in the state folder with the tracebacks of failed steps."""
 
 
 @dataclass
@@ -44,10 +44,15 @@ class Run:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Announce a step and note how long it took."""
+        """Announce a step and note how long it took.
+
+        Raises:
+            click.ClickException: it failed.
+        """
         self.console.rule(f"[bold]{title}", align="left", style="dim")
         began = time.monotonic()
-        yield
+        with failures.explained(title, self.settings.state / LOG):
+            yield
         self.figures.setdefault("seconds", {})[title] = round(time.monotonic() - began, 1)
 
 
@@ -60,34 +65,45 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
         port: of the service while it runs; default a free one.
 
     Raises:
-        click.ClickException: a step cannot be done; the message says what to do.
+        click.ClickException: a step failed; the message says why, what to do, and where the log is.
+        SystemExit: with 130, after Ctrl-C or SIGTERM.
     """
     began = time.monotonic()
     os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))  # read when Bento is imported
-    run_ = Run(settings, domains.load(settings.domain), Console(highlight=False))
+    run_ = Run(settings, _checked(settings, port), Console(highlight=False))
     run_.figures["domain"] = settings.domain
-    with _explained():
-        _ingest(run_, data, users)
-        _features(run_)
-        _train(run_)
-        _promote(run_)
-        _published(run_)
-        _segments(run_)
-        _build(run_)
-        _decide(run_, port)
-        _experiment(run_)
-        _report(run_)
+    _ingest(run_, data, users)
+    _features(run_)
+    _train(run_)
+    _promote(run_)
+    _published(run_)
+    _segments(run_)
+    _build(run_)
+    _decide(run_, port)
+    _experiment(run_)
+    _report(run_)
     run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
-    _finish(run_)
+    with failures.explained("summary", settings.state / LOG):
+        _finish(run_, port)
     return run_.figures
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
+def _checked(settings: Settings, port: int | None) -> Domain:
+    """The domain, once all that can be wrong before anything is started is right.
+
+    Raises:
+        click.ClickException: no such domain, its policy, rules or experiments do not fit, or the port is in use.
+    """
+    from serving import wiring
+
     try:
-        yield
-    except (ValueError, LookupError, FileNotFoundError, TimeoutError, BusyError) as error:
-        raise click.ClickException(str(error)) from error
+        domain, _ = wiring.check(settings)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    if port is not None and in_use(port):
+        words = f"port {port} of 127.0.0.1 is in use: stop what listens there, or choose another PORT"
+        raise click.ClickException(words)
+    return domain
 
 
 def _ingest(run_: Run, data: Path | None, users: int) -> None:
@@ -225,7 +241,7 @@ def _replayed(run_: Run) -> Figures:
     """Every decision of the run made again from its receipt."""
     from serving import replay
 
-    with Progress(console=run_.console, transient=True) as progress:
+    with Bars(console=run_.console, transient=True) as progress:
         bar = progress.add_task("making decisions again", total=None)
         done = replay.replayer(run_.settings).all(
             replay.rows(run_.settings.decisions), lambda n: progress.update(bar, advance=n)
@@ -251,25 +267,14 @@ def _report(run_: Run) -> None:
     run_.figures["report"] = str(written.page)
 
 
-def _finish(run_: Run) -> None:
+def _finish(run_: Run, port: int | None) -> None:
     """The table of what came out, and the same as run.json."""
     figures = run_.figures
     figures["at"] = datetime.fromtimestamp(run_.at_us / 1e6, UTC).isoformat(timespec="seconds")
-    figures["uis"] = {
-        "report": f"open {figures['report']}",
-        "mlflow": f"make mlflow-ui{_state(run_)}  # 127.0.0.1:5000",
-        "feast": f"make feast-ui{_state(run_)}  # 127.0.0.1:8888",
-        "service": f"make serve{_state(run_)}  # 127.0.0.1:3000, its API at /docs",
-    }
+    figures["uis"] = {"report": f"open {figures['report']}"} | hints.commands(run_.settings, port)
     path = run_.settings.home / "run.json"
     path.write_text(json.dumps(figures, indent=2) + "\n")
     from monitoring.summary import summary
 
     run_.console.print(summary(figures))
     run_.console.print(f"the same: {path}", soft_wrap=True)
-
-
-def _state(run_: Run) -> str:
-    """What `make` needs to find this run's state."""
-    words = "" if run_.settings.domain == "saas" else f" DOMAIN={run_.settings.domain}"
-    return words if run_.settings.home.name == "var" else f"{words} STATE={run_.settings.home}"

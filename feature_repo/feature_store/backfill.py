@@ -18,7 +18,7 @@ from pathlib import Path
 import ibis
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from feature_repo import domains
 from feature_repo.domain import Domain
@@ -28,6 +28,7 @@ from feature_repo.intact import BACKFILLED
 from feature_repo.lake.lake import SCHEMA, Lake, Snapshot
 from feature_repo.lake.lake_sql import bucket_of, literal
 from feature_repo.lake.log_to_lake import drain
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings
 from feature_repo.storage import flock
 
@@ -181,7 +182,7 @@ def _write(
         TimeElapsedColumn(),
     )  # fmt: skip
     began = time.monotonic()
-    with Progress(*columns, disable=not progress) as bar:
+    with Bars(*columns, disable=not progress) as bar:
         task = bar.add_task("backfill", total=len(todo), pace="")
         for batch in batches(lake, todo):
             people = _People(batch, len(lake.rows), only_touched)

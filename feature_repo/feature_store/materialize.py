@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-from rich.progress import Progress
 
 from feature_repo import domains
 from feature_repo.feature_store import backfill
 from feature_repo.intact import MATERIALIZED
 from feature_repo.lake.lake_sql import literal
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings
 
 BOOKMARK = MATERIALIZED
@@ -46,7 +46,7 @@ def _materialize(settings: Settings, at_us: int, progress: bool) -> Materialized
     apply(settings)
     if len(rows):
         domain = domains.load(settings.domain)
-        with Progress(disable=not progress) as bar:
+        with Bars(disable=not progress) as bar:
             task = bar.add_task("materialize", total=len(rows))
             store = feature_store(settings, lineage=False)
             write_online(store, domain, rows, lambda done: bar.advance(task, done))

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
 
 from feature_repo.contract.events import Event, Refusal, parse
 from feature_repo.domain import Domain, Ingested
@@ -17,6 +16,7 @@ from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.erasing.tombstones import ERASED, Tombstones
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.quarantine import Quarantine
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings, now_us
 
 Raw = bytes | dict[str, Any]
@@ -40,7 +40,7 @@ def take_in(
     enrich = Enrichment(domain).pure if domain.enrich else None
     lake, quarantine, erased = Lake(settings.lake), Quarantine(settings.quarantine), Tombstones(settings.state)
     accepted, refused = 0, Counter[str]()
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+    with Bars(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("events", total=total)
         for batch in _batches(events, BATCH):
             good = _parsed(batch, domain, quarantine, refused, erased)

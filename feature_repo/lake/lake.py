@@ -23,11 +23,11 @@ import duckdb
 import msgspec
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import track
 
 from feature_repo.contract.events import Event, canonical_json
 from feature_repo.lake import lake_sql as sql
 from feature_repo.lake.lake_sql import SCHEMA
+from feature_repo.progress import track
 from feature_repo.storage import DamagedFile, Folder
 
 if TYPE_CHECKING:
@@ -383,9 +383,7 @@ class Lake:
             spread = sql.spread(con, sources, buckets, stage / "spread")
             kept = {f.bucket: f for f in old.files} if same else {}
             written: dict[int, Compacted] = {}
-            bar = track(
-                sorted(spread), "compacting", console=Console(stderr=True), transient=True, disable=not progress
-            )
+            bar = track(sorted(spread), "compacting", console=Console(stderr=True), disable=not progress)
             for bucket in bar:
                 query = sql.bucket(con, self._urls([kept[bucket]] if bucket in kept else []), [spread[bucket]])
                 written[bucket] = self._write_bucket(con, query, stage, bucket, old.compaction + 1)

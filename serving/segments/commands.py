@@ -43,9 +43,8 @@ def followed(settings: Settings, at_us: int, console: "Console") -> dict[str, in
     Raises:
         ValueError, LookupError, BusyError: see `fill`.
     """
-    from rich.progress import Progress
-
     from feature_repo import domains
+    from feature_repo.progress import Bars
     from serving import playbook
     from serving.rules.guard import exceeded
     from serving.segments import figures
@@ -56,7 +55,7 @@ def followed(settings: Settings, at_us: int, console: "Console") -> dict[str, in
     domain = domains.load(settings.domain)
     book = playbook.for_domain(domain)
     model = registry.load(settings) if registry.champion_version(settings) else None
-    with Progress(console=console, transient=True) as progress:
+    with Bars(console=console, transient=True) as progress:
         bar = progress.add_task("following people")
         done = lambda files, of: progress.update(bar, completed=files, total=of)  # noqa: E731
         people = fill(settings, domain, book, model, at_us, done)

@@ -1,11 +1,14 @@
 """`python -m monitoring`: options, and errors that say what to do."""
 
+import socket
+import subprocess
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from feature_repo.settings import SOURCE
 from monitoring.__main__ import Moment, main
 
 
@@ -48,3 +51,27 @@ def test_an_unknown_domain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
     result = CliRunner().invoke(main, ["report", "--domain", "shop"])
     assert result.exit_code == 1 and "no domain 'shop'" in result.output
+
+
+def test_a_run_of_an_unknown_domain_ends_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    result = CliRunner().invoke(main, ["run", "--domain", "sass"])
+    assert result.exit_code == 1 and "no domain 'sass'" in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "sass").exists()
+
+
+def test_a_run_on_a_port_in_use_ends_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        result = CliRunner().invoke(main, ["run", "--users", "10", "--port", str(port)])
+    assert result.exit_code == 1 and f"port {port} of 127.0.0.1 is in use" in result.output
+    assert "PORT" in result.output and not (tmp_path / "saas" / "lake").exists()
+
+
+@pytest.mark.parametrize(("words", "passed"), [([], ""), (["PORT=4000"], "--port 4000")])
+def test_make_run_passes_the_port_that_was_asked_for(words: list[str], passed: str) -> None:
+    said = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "run", *words], cwd=SOURCE, capture_output=True, text=True
+    )
+    assert ("--port" in said.stdout) == bool(passed) and passed in said.stdout

@@ -8,10 +8,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.progress import Progress
 
 from feature_repo.domain import Ingested
 from feature_repo.lake.lake import Lake
+from feature_repo.progress import Bars
 from feature_repo.settings import Settings
 
 TABLES = ("assessments", "courses", "studentAssessment", "studentInfo", "studentRegistration", "studentVle", "vle")
@@ -117,7 +117,7 @@ def ingest(settings: Settings, data: Path | None = None, **_: object) -> Ingeste
     con = connect(data)
     lake = Lake(settings.lake)
     lake.clear()
-    with Progress() as progress:
+    with Bars() as progress:
         for what, query in EVENTS.items():
             task = progress.add_task(f"ingest {what}", total=len(con.sql(query)))
             for batch in con.sql(_as_lake(query)).to_arrow_reader(BATCH):
