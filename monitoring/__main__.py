@@ -67,10 +67,20 @@ def report(domain: str | None, at_us: int | None, weeks: int) -> None:
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port of the service.  [default: a free one]")
 @click.option("--broker", type=click.Choice(["kafka", "rabbitmq", "kinesis"]), help="Hold live events there.")
 @click.option("--online", type=click.Choice(["redis"]), help="Hold the online rows there.")
+@click.option("--fresh", is_flag=True, help="Skip no step, although its inputs have not changed.")
 def run(
-    domain: str | None, data: Path | None, users: int, port: int | None, broker: str | None, online: str | None
+    domain: str | None,
+    data: Path | None,
+    users: int,
+    port: int | None,
+    broker: str | None,
+    online: str | None,
+    fresh: bool,
 ) -> None:
     """Run the whole loop once: events, features, model, service, decisions, report.
+
+    It goes on where it stopped: a step whose inputs have not changed is skipped, and it says so. The live part, replay,
+    parity and the report are always done.
 
     A broker and Redis are looked for on this machine, unless FIRSTMILE_LOG and FIRSTMILE_ONLINE say where they are.
 
@@ -88,7 +98,7 @@ def run(
         settings = distributed(Settings(domain=domain) if domain else Settings(), broker, online)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
-    run_loop(settings, data=data, users=users, port=port)
+    run_loop(settings, data=data, users=users, port=port, fresh=fresh)
 
 
 @main.command()

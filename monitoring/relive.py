@@ -21,6 +21,7 @@ from feature_repo.lake.lake import Lake
 from feature_repo.progress import track
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
+from monitoring.inputs import LIVE_USER
 
 PEOPLE, FEWEST, MOST = 8, 12, 40
 """How many people, and how many events each of them has. Half are the newest, half the newest who stayed for days."""
@@ -199,7 +200,7 @@ def _lives(settings: Settings) -> Iterator[list[dict[str, Any]]]:
     con = ibis.duckdb.connect()
     con.create_view("lake", Lake(settings.lake).events(con))
     who = f"""select user_id from (select user_id, ts_us, row_number() over (partition by user_id order by ts_us) as n
-        from lake where user_id is not null and user_id not like 'live-%') where n <= {MOST}
+        from lake where user_id is not null and not regexp_full_match(user_id, '{LIVE_USER}')) where n <= {MOST}
         group by user_id having count(*) >= {FEWEST} and max(ts_us) - min(ts_us)"""
     order = f"order by min(ts_us) desc, user_id limit {PEOPLE // 2}"
     newest = con.raw_sql(f"({who} < {DAYS_US} {order}) union all ({who} >= {DAYS_US} {order})").fetchall()

@@ -1,68 +1,36 @@
-"""The whole loop once, from events to the weekly page: what `make run` does.
+"""The whole loop once, from events to the weekly page: what `make run` does. It goes on where it stopped.
 
-ingest ─► backfill ─► train ─► promote ─► build the Bento ─► serve and decide over HTTP ─► experiment
-                                                                          ─► report ─► run.json
+events ─► features ─► train ─► promote ─► evaluate ─► segments ─► build the Bento     done again when an input changed
+       ─► decide (serve, act live) ─► replay ─► parity ─► report ─► run.json          always done
 """
 
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from feature_repo.domain import Domain
-from feature_repo.domains.saas.experiment import TEMPLATES
-from feature_repo.lake.log_to_lake import ingest
-from feature_repo.progress import Bars
-from feature_repo.settings import Settings, now_us
-from monitoring import distributed, failures, hints
-from monitoring.live import Live, decide_live, in_use
-from monitoring.parity import parity
-
-Figures = dict[str, Any]
-LOG = "run.log"
-"""File in the state folder with the tracebacks of failed steps."""
+from feature_repo.settings import Settings
+from monitoring import data_steps, failures, hints, live_steps, model_steps
+from monitoring.live import in_use
+from monitoring.record import FILE, Record
+from monitoring.steps import LOG, Figures, Run
 
 
-@dataclass
-class Run:
-    """A run under way: its settings, the time that it takes for now (µs), and the figures so far."""
-
-    settings: Settings
-    domain: Domain
-    console: Console
-    at_us: int = 0
-    figures: Figures = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Announce a step and note how long it took.
-
-        Raises:
-            click.ClickException: it failed.
-        """
-        self.console.rule(f"[bold]{title}", align="left", style="dim")
-        began = time.monotonic()
-        with failures.explained(title, self.settings.state / LOG):
-            yield
-        self.figures.setdefault("seconds", {})[title] = round(time.monotonic() - began, 1)
-
-
-def run(settings: Settings, data: Path | None = None, users: int = 5000, port: int | None = None) -> Figures:
-    """Do everything once and say what came out; twice gives the same, but for another model version.
+def run(
+    settings: Settings, data: Path | None = None, users: int = 5000, port: int | None = None, fresh: bool = False
+) -> Figures:
+    """Do everything that is not done yet, and what is always done, and say what came out.
 
     Args:
         data: folder of the source tables, for a domain that needs them.
         users: how many people to simulate, for a domain that simulates.
         port: of the service while it runs; default a free one.
+        fresh: skip no step.
 
     Raises:
         click.ClickException: a step failed; the message says why, what to do, and where the log is.
@@ -70,18 +38,20 @@ def run(settings: Settings, data: Path | None = None, users: int = 5000, port: i
     """
     began = time.monotonic()
     os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))  # read when Bento is imported
-    run_ = Run(settings, _checked(settings, port), Console(highlight=False))
+    console = Console(highlight=False)
+    run_ = Run(settings, _checked(settings, port), console, _record(settings, fresh, console))
     run_.figures["domain"] = settings.domain
-    _ingest(run_, data, users)
-    _features(run_)
-    _train(run_)
-    _promote(run_)
-    _published(run_)
-    _segments(run_)
-    _build(run_)
-    _decide(run_, port)
-    _experiment(run_)
-    _report(run_)
+    data_steps.events(run_, data, users)
+    data_steps.features(run_, fresh)
+    version = model_steps.train_candidates(run_)
+    champion = model_steps.ask_the_gate(run_, version)
+    model_steps.evaluate(run_, champion)
+    model_steps.compare_with_published(run_)
+    data_steps.segments(run_, champion)
+    data_steps.build(run_, champion)
+    live_steps.decide(run_, port)
+    data_steps.experiment(run_)
+    live_steps.weekly_report(run_)
     run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
     with failures.explained("summary", settings.state / LOG):
         _finish(run_, port)
@@ -106,165 +76,13 @@ def _checked(settings: Settings, port: int | None) -> Domain:
     return domain
 
 
-def _ingest(run_: Run, data: Path | None, users: int) -> None:
-    with run_.step("events"):
-        source: dict[str, Any] = {} if run_.domain.needs_data else {"users": users, "experiment": TEMPLATES}
-        ingested = ingest(run_.settings, data, **source)
-        run_.at_us = _now(run_)
-    run_.figures["events"] = {"accepted": ingested.accepted, "refused": dict(sorted(ingested.refused.items()))}
-
-
-def _now(run_: Run) -> int:
-    """The clock while anybody is in their onboarding; for a past that is replayed, its newest time of observation."""
-    people = run_.domain.outcomes(run_.settings).to_pandas()
-    now = now_us()
-    if ((people["anchor_us"] <= now) & (now < people["end_us"])).any():
-        return now
-    return int(people["anchor_us"].max()) + max(run_.domain.observations)
-
-
-def _features(run_: Run) -> None:
-    from feature_repo.feature_store.backfill import backfill
-    from feature_repo.feature_store.materialize import materialize
-
-    with run_.step("features"):
-        filled = backfill(run_.settings)
-        online = materialize(run_.settings, run_.at_us)
-    stored = len(run_.domain.features)
-    run_.figures["features"] = {"stored": stored, "elapsed": len(run_.domain.elapsed), "online_rows": online.rows}
-    run_.figures["features"] |= {"rows_written": filled.rows, "position": filled.position}
-
-
-def _train(run_: Run) -> None:
-    from training.progress import Bar
-    from training.tables import candidates
-    from training.train import train
-
-    with run_.step("train"), Bar("training") as bar:
-        trained = train(run_.settings, _known(run_), progress=bar)
-    candidates(trained)
-    run_.figures["candidates"] = {r.kind: r.metrics["roc_auc"] for r in trained.results}
-
-
-def _known(run_: Run) -> int:
-    """The time by which labels count: the run's now, or, where a past is replayed, all of it."""
-    people = run_.domain.outcomes(run_.settings).to_pandas()
-    return max(run_.at_us, int(people["end_us"].max())) if run_.domain.needs_data else run_.at_us
-
-
-def _promote(run_: Run) -> None:
-    from training import dataset, registry, splits
-    from training.examine import examine
-    from training.plan import Plan
-    from training.promote import promote
-    from training.tables import verdict
-
-    with run_.step("promote"):
-        found = promote(run_.settings)
-        verdict(found)
-        if not found.promoted and found.standing is None:
-            raise ValueError(
-                f"the gate refused version {found.version}, and there is no champion to go on with: {found.reason}. "
-                f"More people make a better model; `make promote VERSION={found.version}` takes it all the same"
-            )
-        champion = registry.load(run_.settings)
-        examined = examine(run_.settings, _known(run_))
-    run_.figures["model"] = {"name": champion.name, "version": champion.version}
-    run_.figures |= {name: round(i.value, 4) for name, i in examined.figures.items()}
-    run_.figures["attainable_roc_auc"] = None
-    if run_.domain.attainable:
-        from sklearn.metrics import roc_auc_score
-
-        known = dataset.matured(dataset.observations(run_.settings, _known(run_)))
-        held = splits.newest_holdout(known, Plan().holdout, Plan().gap_us).holdout
-        truth = run_.domain.attainable(run_.settings, held)
-        run_.figures["attainable_roc_auc"] = round(float(roc_auc_score(held["label"].astype(int), truth)), 4)
-
-
-def _published(run_: Run) -> None:
-    """Where a domain has published figures, training has a module of its name that compares with them."""
-    if find_spec(f"training.{run_.domain.name}") is None:
-        return
-    from importlib import import_module
-
-    from training.progress import Bar
-    from training.tables import published
-
-    with run_.step("published figures"), Bar("comparing") as bar:
-        found = import_module(f"training.{run_.domain.name}").compare(run_.settings, progress=bar)
-    published(found)
-    run_.figures["out_of_time"] = found
-
-
-def _segments(run_: Run) -> None:
-    from serving.segments.commands import followed
-
-    with run_.step("segments"):
-        run_.figures["segments"] = followed(run_.settings, run_.at_us, run_.console)
-
-
-def _build(run_: Run) -> None:
-    from serving import bento
-
-    with run_.step("build the Bento"):
-        run_.figures["bento"] = str(bento.build(run_.settings))
-        run_.console.print(run_.figures["bento"])
-
-
-def _decide(run_: Run, port: int | None) -> None:
-    with run_.step("decide"):
-        live: Live = decide_live(run_.settings, _people(run_), run_.at_us, port, run_.console)
-    run_.figures["decisions"] = live.figures()
-    run_.figures["live"] = live.relived.figures() | distributed.figures(run_.settings)
-    with run_.step("replay"):
-        run_.figures["replay"] = _replayed(run_)
-    with run_.step("parity"):
-        found = parity(run_.settings)
-        run_.console.print(found.table())
-    run_.figures["parity"] = {"vectors": found.vectors, "not_comparable": found.not_comparable, "wrong": found.wrong}
-
-
-def _experiment(run_: Run) -> None:
-    """The experiment among simulated people, with its interval beside the simulator's truth."""
-    if run_.domain.needs_data:
-        return
-    from monitoring.simulated_experiment import simulated
-
-    with run_.step("experiment"):
-        found = simulated(run_.settings, run_.at_us)
-        if found is not None:
-            run_.console.print(found.table())
-            run_.figures["experiment"] = found.figures()
-
-
-def _replayed(run_: Run) -> Figures:
-    """Every decision of the run made again from its receipt."""
-    from serving import replay
-
-    with Bars(console=run_.console, transient=True) as progress:
-        bar = progress.add_task("making decisions again", total=None)
-        done = replay.replayer(run_.settings).all(
-            replay.rows(run_.settings.decisions), lambda n: progress.update(bar, advance=n)
-        )
-    run_.console.print("\n".join(replay.table(done)))
-    return {"decisions": done.count, "equal": done.equal, "different": done.different}
-
-
-def _people(run_: Run, most: int = 500) -> list[str]:
-    """Whose onboarding is under way, the newest first, at most so many."""
-    people = run_.domain.outcomes(run_.settings).to_pandas()
-    now = people[(people["anchor_us"] <= run_.at_us) & (run_.at_us < people["end_us"])]
-    return list(now.sort_values(["anchor_us", "user_id"], ascending=False)["user_id"].head(most))
-
-
-def _report(run_: Run) -> None:
-    from monitoring.report import report
-
-    with run_.step("report"):
-        written = report(run_.settings)
-    for verdict in written.figures["verdicts"]:
-        run_.console.print(f"  {verdict['title']}")
-    run_.figures["report"] = str(written.page)
+def _record(settings: Settings, fresh: bool, console: Console) -> Record:
+    record = Record(settings.state / FILE)
+    if record.damaged:
+        console.print(f"{settings.state / FILE} could not be read: every step is done again")
+    if fresh:
+        record.clear()
+    return record
 
 
 def _finish(run_: Run, port: int | None) -> None:

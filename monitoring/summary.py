@@ -20,7 +20,11 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
     attainable, r = f["attainable_roc_auc"], f["replay"]
     rows = [
         ("events", f"{events['accepted']:,} accepted, {refused:,} refused" + (f" ({reasons})" if refused else "")),
-        ("features", f"{features['stored']} stored + {features['elapsed']} elapsed, position {features['position']:,}"),
+        (
+            "features",
+            f"{features['stored']} stored + {features['elapsed']} elapsed, {features['rows']:,} rows, "
+            f"position {features['position']:,}",
+        ),
         ("candidates, ROC-AUC", ", ".join(f"{name} {auc:.3f}" for name, auc in f["candidates"].items())),
         ("champion", f"{f['model']['name']} version {f['model']['version']}"),
         ("ROC-AUC, newest holdout", f"{f['roc_auc']:.3f}" + (f" (attainable {attainable:.3f})" if attainable else "")),
@@ -42,9 +46,13 @@ def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
         *_experiment(f.get("experiment")),
         ("Bento", f["bento"]),
         *((name, where) for name, where in f["uis"].items()),
-        ("took", f"{f['seconds']['total']} s"),
+        ("took", f"{f['seconds']['total']} s" + _skipped(f.get("skipped", []))),
     ]
     return rows
+
+
+def _skipped(steps: list[str]) -> str:
+    return f"; unchanged, so skipped: {', '.join(steps)}" if steps else ""
 
 
 def _experiment(f: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -83,6 +83,17 @@ def load(settings: Settings, version: int | None = None) -> EngagementModel:
     return replace(EngagementModel.read(files[0], sha256), name=tracking.model_name(settings), version=wanted)
 
 
+def held(settings: Settings, version: int) -> bool:
+    """Whether a version is registered and can be loaded: its files may have been deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        load(settings, version)
+    except (NoModelError, MlflowException, OSError):
+        return False
+    return True
+
+
 def tags(settings: Settings, version: int) -> dict[str, str]:
     """The tags of a version.
 
