@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,15 @@ class ServiceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Live:
-    """Decisions as a client saw them: the answers, and the milliseconds that each took; and who lived live."""
+    """Decisions as a client saw them: the answers, and the milliseconds that each took; and who lived live.
+
+    seconds: how long the service took to start, the decisions, the live users, and the service to stop.
+    """
 
     answers: list[dict[str, Any]]
     milliseconds: list[float]
     relived: Relived
+    seconds: dict[str, float]
 
     def figures(self) -> dict[str, Any]:
         """For run.json: how many, the segments, p50 and p99 of one client that asks one after the other."""
@@ -50,6 +55,7 @@ class Live:
             "segments": dict(segments.most_common()),
             "p50_ms": round(_quantile(ordered, 0.50), 2),
             "p99_ms": round(_quantile(ordered, 0.99), 2),
+            "seconds": {part: round(seconds, 1) for part, seconds in self.seconds.items()},
         }
 
 
@@ -65,7 +71,9 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
     """
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
+    times = [time.monotonic()]
     with service(settings, port, at_us, console), patient_client(url, console) as client:
+        times.append(time.monotonic())
         for user in people[:20]:
             client.post("/v1/decide", json={"userId": user})
         answers, milliseconds = [], []
@@ -77,10 +85,15 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
         if people:
             shown = client.post("/v1/decide", json={"userId": people[0], "explain": True}).json()
             console.print_json(json.dumps(shown))
+        times.append(time.monotonic())
         relived = relive(settings, client, f"live-{time.time_ns() // 1_000_000}", console)
         for table in relived.tables():
             console.print(table)
-    return Live(answers, milliseconds, relived)
+        times.append(time.monotonic())
+    times.append(time.monotonic())
+    seconds = [after - before for before, after in pairwise(times)]
+    parts = dict(zip(("start", "decisions", "live users", "stop"), seconds, strict=True))
+    return Live(answers, milliseconds, relived, parts)
 
 
 @contextmanager

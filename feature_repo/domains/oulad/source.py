@@ -3,6 +3,7 @@
 A test parses a sample of what this writes with the event contract, so the two ways in stay the same.
 """
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -16,6 +17,8 @@ from feature_repo.settings import Settings
 
 TABLES = ("assessments", "courses", "studentAssessment", "studentInfo", "studentRegistration", "studentVle", "vle")
 
+SOURCE_FILE = "source.json"
+"""Which tables the state folder was filled from, and how many events came of them."""
 BATCH = 1_000_000
 """Events in one append to the lake."""
 
@@ -106,12 +109,14 @@ def connect(data: Path) -> duckdb.DuckDBPyConnection:
 def ingest(settings: Settings, data: Path | None = None, **_: object) -> Ingested:
     """Write OULAD's events to the lake and its outcomes beside it; a second time it does nothing.
 
+    Returns the counts of the first time.
+
     Raises:
-        ValueError: no folder was given.
+        ValueError: no folder was given, or this state folder was filled from other tables.
     """
-    marker = settings.state / "outcomes.parquet"
+    marker, source = settings.state / "outcomes.parquet", settings.state / SOURCE_FILE
     if marker.exists():
-        return Ingested(Lake(settings.lake).last_position(), {})
+        return _same(source, data)
     if data is None:
         raise ValueError("oulad needs the folder of its tables: DATA=<folder>, or --data <folder>")
     con = connect(data)
@@ -123,8 +128,27 @@ def ingest(settings: Settings, data: Path | None = None, **_: object) -> Ingeste
             for batch in con.sql(_as_lake(query)).to_arrow_reader(BATCH):
                 lake.append_table(pa.Table.from_batches([batch]))
                 progress.advance(task, batch.num_rows)
+    accepted = lake.last_position()
+    source.write_text(json.dumps({"accepted": accepted, "bytes": _sizes(data)}))
     outcomes_of(con, marker)
-    return Ingested(lake.last_position(), {})
+    return Ingested(accepted, {})
+
+
+def _sizes(data: Path) -> dict[str, int]:
+    return {table: (data / f"{table}.parquet").stat().st_size for table in TABLES}
+
+
+def _same(source: Path, data: Path | None) -> Ingested:
+    """The counts of the ingest that filled this state folder, if it was from these tables."""
+    held = json.loads(source.read_text())
+    if data is not None:
+        connect(data).close()
+        if held["bytes"] != _sizes(data):
+            raise ValueError(
+                f"{source}: expected the tables that this state folder was filled from; those in {data} are others. "
+                "Choose another STATE folder, or `make clean` to begin again"
+            )
+    return Ingested(held["accepted"], {})
 
 
 def _as_lake(query: str) -> str:
