@@ -38,7 +38,8 @@ def explained(step: str, log: Path) -> Iterator[None]:
         raise SystemExit(130) from None
     except Exception as error:
         where = _logged(step, log, error)
-        raise click.ClickException(f"the step {step!r} failed: {reason(error)}\n{remedy(error)}\n{where}") from None
+        lines = (f"the step {step!r} failed: {reason(error)}", remedy(error), where)
+        raise click.ClickException("\n".join(filter(None, lines))) from None
 
 
 def reason(error: Exception) -> str:
@@ -46,12 +47,13 @@ def reason(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         return error.message
     words = str(error).strip()
-    own = _raised_here(error) and not isinstance(error, KeyError | IndexError) and type(error) is not AssertionError
-    return words if own and words else f"{type(error).__name__}: {words}" if words else type(error).__name__
+    if _in_own_words(error):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def remedy(error: Exception) -> str:
-    """What the user can do."""
+    """What the user can do; empty where the error's own words say it."""
     if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
         return OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -60,11 +62,15 @@ def remedy(error: Exception) -> str:
         return NO_SPACE
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return DAMAGED
-    return AGAIN
+    return "" if _in_own_words(error) else AGAIN
 
 
-def _raised_here(error: Exception) -> bool:
-    """Whether the error's words are this project's own: a file of one of its rooms raised it."""
+def _in_own_words(error: Exception) -> bool:
+    """Whether the error's words are this project's own: a file of one of its rooms raised it, with a message."""
+    if isinstance(error, click.ClickException):
+        return True
+    if not str(error).strip() or isinstance(error, KeyError | IndexError | AssertionError | TypeError):
+        return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and any(Path(frames[-1].filename).is_relative_to(SOURCE / room) for room in ROOMS)
 
