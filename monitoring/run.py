@@ -38,7 +38,7 @@ def run(
     """
     began = time.monotonic()
     os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))  # read when Bento is imported
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if Console().is_terminal else 160)
     run_ = Run(settings, _checked(settings, port), console, _record(settings, fresh, console))
     run_.figures["domain"] = settings.domain
     data_steps.events(run_, data, users)
