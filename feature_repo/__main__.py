@@ -170,11 +170,9 @@ def compact(domain: str) -> None:
 
     Example: python -m feature_repo compact
     """
-    from feature_repo.lake.lake import Lake
+    from feature_repo.lake import lake_index
 
-    lake = Lake(Settings(domain=domain).lake)
-    lake.compact()
-    stats = lake.stats()
+    stats = lake_index.compact(Settings(domain=domain)).stats()
     click.echo(f"lake: {stats.rows:,} events in {stats.files} files, {stats.bytes / 1e6:.1f} MB")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -51,12 +52,47 @@ class Folder:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of each file of a sub-folder, by name; empty where there is no such folder."""
+        if self.local:
+            try:
+                with os.scandir(self.path(folder)) as entries:
+                    return {f"{folder}/{e.name}": e.stat().st_size for e in entries if e.is_file()}
+            except FileNotFoundError:
+                return {}
         self.fs.invalidate_cache()
         try:
             found = self.fs.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return {}
         return {f"{folder}/{f['name'].rsplit('/', 1)[-1]}": f["size"] for f in found if f["type"] == "file"}
+
+    def versions(self, folder: str) -> dict[str, str]:
+        """By name, for each file of a sub-folder, a text that is another one once the file has been replaced."""
+        if self.local:
+            try:
+                with os.scandir(self.path(folder)) as entries:
+                    stats = [(e.name, e.stat()) for e in entries if e.is_file()]
+            except FileNotFoundError:
+                return {}
+            return {f"{folder}/{name}": f"{s.st_size} {s.st_mtime_ns} {s.st_ino}" for name, s in stats}
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        told = ("size", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+        return {
+            f"{folder}/{f['name'].rsplit('/', 1)[-1]}": " ".join(str(f[t]) for t in told if t in f)
+            for f in found
+            if f["type"] == "file"
+        }
+
+    def open(self, name: str) -> Any:
+        """A file to read from at any place, which stays as it is when another takes its name.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return pa.memory_map(self.path(name)) if self.local else self.fs.open(self.path(name), "rb")
 
     def read(self, name: str) -> bytes | None:
         """What a file holds, or None where there is none."""

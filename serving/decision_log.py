@@ -16,6 +16,7 @@ its file destination is all it offers. A log of features alone could not be repl
 import fcntl
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.key_index import KeyIndex
 from feature_repo.storage import DamagedFile
 from serving.decide import Receipt
 
@@ -65,6 +67,9 @@ user; `applied_position`: null where the store that was read does not keep it; `
 JSON."""
 OF_THE_PERSON = ("features", "situation")
 """What a decision was made from."""
+INDEX = "index.db"
+ROW_GROUP = 2_000
+"""Rows that are read together at least: small, because a user's decisions are looked up one row group at a time."""
 DOCUMENTS = ("features", "dropped", "variants", "situation")
 """The columns that hold JSON."""
 REMEDY = "Bring it back from a backup, or move it out of the folder: its decisions are then in no report and no answer."
@@ -99,13 +104,71 @@ def _table_of(path: Path, columns: list[str] | None = None, where: Where | None 
             raise DamagedFile(f"{path}: expected decisions as Parquet; {error}. {REMEDY}") from error
 
 
+def of_users(folder: Path, users: Sequence[str]) -> list[dict[str, Any]]:
+    """All decisions about these users as rows of SCHEMA, the oldest first; reads the row groups that hold them only.
+
+    The index knows the files that are finished; the others, such as the current one, are searched by their user ids.
+
+    Raises:
+        DamagedFile: a file cannot be read.
+    """
+    versions = _versions(folder)
+    found = KeyIndex(folder / INDEX).find(versions, users)
+    rows = list[dict[str, Any]]()
+    for name in [*found.places, *found.unknown]:
+        try:
+            rows += _rows_of(folder / name, pa.array(users, pa.string()), versions[name], found.places.get(name))
+        except FileNotFoundError:  # an erasure has left nothing of it
+            continue
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedFile(f"{folder / name}: expected decisions as Parquet; {error}. {REMEDY}") from error
+    return sorted(rows, key=lambda row: str(row["decision_id"]))
+
+
+def _rows_of(path: Path, users: pa.Array, version: str, groups: list[int] | None) -> Iterator[dict[str, Any]]:
+    """The decisions about some users in one file. groups: where they are, if it has this version; None: anywhere."""
+    with path.open("rb") as file, pq.ParquetFile(file) as opened:
+        if groups is None or _version(os.fstat(file.fileno())) != version:
+            groups = list(range(opened.num_row_groups))
+        for group in groups:
+            ids = opened.read_row_group(group, columns=["user_id"], use_threads=False)["user_id"]
+            if pc.any(theirs := pc.is_in(ids, users)).as_py():
+                yield from opened.read_row_group(group, use_threads=False).filter(theirs).to_pylist()
+
+
+def refresh_index(folder: Path) -> int:
+    """Have `of_users` find the decisions of all files as they are now; returns how many files were new to the index."""
+
+    def entries(name: str) -> Iterator[tuple[int, list[str]]]:
+        with (folder / name).open("rb") as file, pq.ParquetFile(file) as opened:
+            for group in range(opened.num_row_groups):
+                yield group, pc.unique(opened.read_row_group(group, columns=["user_id"])["user_id"]).to_pylist()
+
+    return KeyIndex(folder / INDEX).update(_versions(folder), entries)
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    """The files of a log, with what changes when one is replaced."""
+    if not folder.exists():
+        return {}
+    with os.scandir(folder) as entries:
+        return {e.name: _version(e.stat()) for e in entries if e.name.endswith(".parquet") and e.name[0] != "."}
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
 def erase(folder: Path, persons: Sequence[str], touched: Sequence[str] = ()) -> int:
     """Remove the decisions about these persons from the files of a log that nobody writes; returns how many.
 
     touched: others whose features were made with the persons' events too: they keep their decisions, without what those
     were made from.
     """
-    return sum(_erase_file(path, persons, touched) for path in sorted(folder.glob("*.parquet")))
+    gone = sum(_erase_file(path, persons, touched) for path in sorted(folder.glob("*.parquet")))
+    if folder.exists():
+        refresh_index(folder)
+    return gone
 
 
 def _erase_file(path: Path, persons: Sequence[str], touched: Sequence[str]) -> int:
@@ -182,7 +245,7 @@ class DecisionLog:
         self._queue: deque[Receipt] = deque()
         self._stop = threading.Event()
         self._current = _File()
-        self._unsaved = 0
+        self._unsaved = self._finished = 0
         self._lock: IO[str] | None = None
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
 
@@ -230,9 +293,19 @@ class DecisionLog:
             self._lock.close()
 
     def _run(self) -> None:
+        self._refresh_index()  # of what an earlier process has left
         while not self._stop.wait(self._interval_s):
+            finished = self._finished
             self._flush()
+            if self._finished > finished:
+                self._refresh_index()
         self._flush()
+
+    def _refresh_index(self) -> None:
+        try:
+            refresh_index(self.folder)
+        except (OSError, sqlite3.Error) as e:  # look-ups are slower, and right
+            _log.warning("decision log: %s is not up to date: %s", self.folder / INDEX, e)
 
     def _flush(self) -> None:
         try:
@@ -254,6 +327,7 @@ class DecisionLog:
             self._unsaved = 0
             if self._current.rows >= self._rows or seconds > SLOWEST_S:
                 self._current = _File()
+                self._finished += 1
 
     def _take(self) -> None:
         """Move the queue into the current file, unless rows are still unsaved from a failed flush."""
@@ -294,7 +368,7 @@ def _replace(path: Path, rows: pa.Table) -> float:
     """Write a file that is whole or not there; gives the seconds that encoding took."""
     began = time.perf_counter()
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", use_dictionary=REPEATING)
+    pq.write_table(rows, sink, compression="zstd", use_dictionary=REPEATING, row_group_size=ROW_GROUP)
     seconds = time.perf_counter() - began
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as out:

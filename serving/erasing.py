@@ -15,7 +15,6 @@ from msgspec import Meta
 from feature_repo.contract.events import ANONYMOUS
 from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import Plan
-from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import now_us
 from feature_repo.stream.live import Live
 from feature_repo.vocabulary import DAY, MINUTE, SECOND
@@ -96,7 +95,6 @@ class Erasing:
         """
         with self._one:
             if person.startswith(ANONYMOUS):
-                drain(self._settings)
                 erasure.plan(self._settings, person)
             return self._carry_out(self._tombstones.begin(person, self._clock()))
 
@@ -135,7 +133,7 @@ class Erasing:
         if len(recorded) > 1:
             return msgspec.convert(recorded, Plan)
         self._live.settle()
-        found = erasure.plan(self._settings, recorded["person"])
+        found = erasure.with_words(self._settings, erasure.plan(self._settings, recorded["person"]))
         self._tombstones.planned(found.person, msgspec.to_builtins(found), found.senders)
         return found
 

@@ -4,6 +4,7 @@ lake and log ─► profile, events   online store ─► features   journal ─
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -15,8 +16,7 @@ from feature_repo.contract.events import ANONYMOUS
 from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import KnownError
 from feature_repo.erasing.tombstones import Tombstones
-from feature_repo.lake import held
-from feature_repo.lake.log_to_lake import drain
+from feature_repo.lake import held, user_events
 from feature_repo.settings import Settings, now_us
 from serving import decision_log
 from serving.asgi import Answer, Refused
@@ -138,6 +138,8 @@ class Users:
         self._settings, self._domain = settings, domains.load(settings.domain)
         self._tombstones, self._consent, self._keeper, self.erasing = tombstones, consent, keeper, erasing
         self._clock = clock
+        self._online: OnlineFeatures | None = None
+        self._reading = threading.Lock()
         self._reasons = Reasons(settings, tombstones, consent, model, lambda who: self._features(who) is not None)
 
     def close(self) -> None:
@@ -198,12 +200,13 @@ class Users:
         Raises:
             KnownError: an anonymous id that was identified.
         """
-        drain(self._settings)
-        of = erasure.plan(self._settings, person)
+        around = user_events.around(self._settings, person)
+        of = erasure.plan_of(around, person)
+        theirs = held.theirs(around, of)
         aliases = [a for a in (*of.aliases, *of.shared) if f"{ANONYMOUS}{a}" != person]
-        profile = Profile(person, held.traits(self._settings, of), aliases)
-        events = held.events(self._settings, of, after, limit + 1)
-        features, decided = self._features(person), self._decisions(of.senders)
+        profile = Profile(person, held.traits(theirs), aliases)
+        events = held.page(theirs, after, limit + 1)
+        features, decided = self._features(person), decision_log.of_users(self._settings.decisions, of.senders)
         if not (events or after or features or decided):
             return None
         decisions = [d for d in decided if d["decision_id"] > decisions_after][: limit + 1]
@@ -235,18 +238,16 @@ class Users:
         ]
 
     def _features(self, person: str) -> HeldFeatures | None:
-        found = OnlineFeatures(self._settings, self._domain).read([person])[0]
+        with self._reading:
+            if self._online is None:  # opening the feature store takes far longer than reading from it
+                self._online = OnlineFeatures(self._settings, self._domain)
+            found = self._online.read([person])[0]
         if found is None:
             return None
         values, at_us = dict(found[0]), found[1]
         until = values.pop(VALID_UNTIL, None)
         values.pop(APPLIED, None)
         return HeldFeatures(rfc3339(at_us), rfc3339(until) if isinstance(until, int) else None, values)
-
-    def _decisions(self, persons: list[str]) -> list[dict[str, Any]]:
-        """All decisions about somebody, the oldest first."""
-        theirs = decision_log.tables(self._settings.decisions, where=[("user_id", "in", persons)])
-        return sorted((row for table in theirs for row in table.to_pylist()), key=lambda d: str(d["decision_id"]))
 
 
 def _event(row: dict[str, Any]) -> HeldEvent:

@@ -9,10 +9,9 @@ nobody else uses goes as a whole.
 import shutil
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import msgspec
@@ -23,8 +22,9 @@ import pyarrow.parquet as pq
 from feature_repo import domains
 from feature_repo.contract.events import ANONYMOUS
 from feature_repo.feature_store import backfill
-from feature_repo.lake.lake import Lake
-from feature_repo.lake.lake_sql import literal
+from feature_repo.history.history_store import EDGES
+from feature_repo.lake import user_events
+from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.log_to_lake import drain
 from feature_repo.log.event_log import shard_key
 from feature_repo.settings import Settings
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 SETTLE_S = 30.0
 """How long is waited for the stream to apply what was accepted before."""
-_EDGE = "type IN ('identify', 'alias') AND user_id IS NOT NULL AND anonymous_id IS NOT NULL"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -69,40 +68,42 @@ class KnownError(ValueError):
 
 
 def plan(settings: Settings, person: str) -> Plan:
-    """What the lake and the offline rows hold of a person, by user id or "anon:" + anonymous id.
+    """What is a person's, by user id or "anon:" + anonymous id, but for the `words`: see `with_words`.
 
     Raises:
         KnownError: that anonymous id was identified.
     """
+    return plan_of(user_events.around(settings, person), person)
+
+
+def plan_of(events: pa.Table, person: str) -> Plan:
+    """The same, of the events that `user_events.around` gives."""
+    links = pc.is_in(events["type"], pa.array(EDGES))
+    links = pc.and_(links, pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
     if person.startswith(ANONYMOUS):
-        anonymous = person.removeprefix(ANONYMOUS)
-        with canonical(settings) as con:
-            if con.execute(f"SELECT 1 FROM lake WHERE anonymous_id = ? AND {_EDGE} LIMIT 1", [anonymous]).fetchone():
-                raise KnownError(f"{person} was identified: expected the user id of whom it became")
-        return Plan(person, (anonymous,), words=_words(settings, [person]))
-    with canonical(settings) as con:
-        found = _devices(con, person)
-    return msgspec.structs.replace(found, words=_words(settings, found.senders, found.touched))
-
-
-def _devices(con: duckdb.DuckDBPyConnection, person: str) -> Plan:
-    """The plan, as far as events say."""
-    own = f"SELECT DISTINCT anonymous_id FROM lake WHERE user_id = ? AND {_EDGE}"
-    con.execute(f"CREATE TEMP TABLE hands AS {own}", [person])
-    if not (hands := {a for (a,) in con.execute("SELECT anonymous_id FROM hands").fetchall()}):
-        return Plan(person)
-    con.execute(f"""CREATE TEMP TABLE uses AS SELECT anonymous_id, user_id, message_id, ts_us, {_EDGE} AS edge
-        FROM lake SEMI JOIN hands USING (anonymous_id)""")
-    others = con.execute("SELECT DISTINCT anonymous_id FROM uses WHERE user_id <> ?", [person]).fetchall()
-    shared = sorted(a for (a,) in others)
-    messages, touched = [], {f"{ANONYMOUS}{a}" for a in shared}
+        if pc.any(links).as_py():
+            raise KnownError(f"{person} was identified: expected the user id of whom it became")
+        return Plan(person, (person.removeprefix(ANONYMOUS),))
+    linked = user_events.linked_ids(events, person)
+    uses = events.append_column("edge", links).filter(pc.is_in(events["anonymous_id"], pa.array(linked, pa.string())))
+    by_id: dict[str, list[dict[str, Any]]] = {}
+    for use in uses.select(["anonymous_id", "user_id", "message_id", "ts_us", "edge"]).to_pylist():
+        by_id.setdefault(use["anonymous_id"], []).append(use)
+    shared = sorted(a for a, of_id in by_id.items() if any(u["user_id"] not in (None, person) for u in of_id))
+    messages, touched = list[tuple[str, str]](), {f"{ANONYMOUS}{a}" for a in shared}
     for anonymous in shared:
-        of = "FROM uses WHERE anonymous_id = ? AND"
-        edges = con.execute(f"SELECT ts_us, message_id, user_id {of} edge ORDER BY ALL", [anonymous]).fetchall()
-        events = con.execute(f"SELECT ts_us, message_id {of} user_id IS NULL ORDER BY ALL", [anonymous]).fetchall()
+        edges = sorted((u["ts_us"], u["message_id"], u["user_id"]) for u in by_id[anonymous] if u["edge"])
+        unknown = sorted((u["ts_us"], u["message_id"]) for u in by_id[anonymous] if u["user_id"] is None)
         touched |= {user for _, _, user in edges} - {person}
-        messages += [(f"{ANONYMOUS}{anonymous}", m) for ts_us, m in events if _owner(edges, ts_us) == person]
-    return Plan(person, tuple(sorted(hands.difference(shared))), tuple(shared), tuple(messages), tuple(sorted(touched)))
+        messages += [(f"{ANONYMOUS}{anonymous}", m) for ts_us, m in unknown if _owner(edges, ts_us) == person]
+    return Plan(
+        person, tuple(sorted(linked.difference(shared))), tuple(shared), tuple(messages), tuple(sorted(touched))
+    )
+
+
+def with_words(settings: Settings, planned: Plan) -> Plan:
+    """The plan with the words that only these persons' offline rows have: reads everybody's."""
+    return msgspec.structs.replace(planned, words=_words(settings, planned.senders, planned.touched))
 
 
 def _owner(edges: Sequence[tuple[int, str, str]], ts_us: int) -> str:
@@ -115,32 +116,20 @@ def _owner(edges: Sequence[tuple[int, str, str]], ts_us: int) -> str:
     return edges[min(following, len(edges) - 1)][2]
 
 
-@contextmanager
-def canonical(settings: Settings, senders: Sequence[str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with a view `lake` of everybody's canonical events, or some senders'."""
-    import ibis
-
-    con = ibis.duckdb.connect()
-    try:
-        con.create_view("lake", Lake(settings.lake).events(con, senders))
-        yield con.con
-    finally:
-        con.disconnect()
-
-
 def _words(settings: Settings, persons: Sequence[str], touched: Sequence[str] = ()) -> tuple[str, ...]:
     """Values of string features that these persons' offline rows have, and nobody's but theirs and the touched's."""
     files = sorted(settings.features.glob("*.parquet"))
     if not files:
         return ()
-    rows, found = f"read_parquet([{', '.join(literal(str(f)) for f in files)}])", set[str]()
+    found = set[str]()
     strings = [f for f, kind in domains.load(settings.domain).feature_types.items() if kind == "string"]
     with duckdb.connect() as con:
+        con.read_parquet([str(f) for f in files]).create_view("rows")
         con.register("mine", pa.table({"user_id": pa.array(persons, pa.string())}))
         con.register("close", pa.table({"user_id": pa.array([*persons, *touched], pa.string())}))
         for name in strings:
-            own = f"SELECT {name} FROM {rows} SEMI JOIN mine USING (user_id)"
-            others = f"SELECT {name} FROM {rows} ANTI JOIN close USING (user_id)"
+            own = f"SELECT {name} FROM rows SEMI JOIN mine USING (user_id)"
+            others = f"SELECT {name} FROM rows ANTI JOIN close USING (user_id)"
             found |= {word for (word,) in con.execute(f"{own} EXCEPT {others}").fetchall() if word}
     return tuple(sorted(found))
 
@@ -184,7 +173,10 @@ def erase_live(live: "Embedded", erasing: Plan) -> dict[str, int]:
 def erase_lake(settings: Settings, erasing: Plan) -> int:
     """Remove a person's events from the lake; returns how many rows. Raises BusyError, see `erase_live`."""
     with backfill.alone(settings):  # whose snapshot of the lake has to stay
-        return Lake(settings.lake).erase(frozenset(erasing.senders), frozenset(erasing.messages))
+        index = LakeIndex(settings)
+        gone = index.lake.erase(frozenset(erasing.senders), frozenset(erasing.messages))
+        index.refresh()
+    return gone
 
 
 def erase_offline(settings: Settings, erasing: Plan) -> int:

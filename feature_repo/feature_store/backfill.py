@@ -25,6 +25,7 @@ from feature_repo.domain import Domain
 from feature_repo.features.change_points import at_change_points
 from feature_repo.features.program import Compiled, Program
 from feature_repo.intact import BACKFILLED
+from feature_repo.lake import lake_index
 from feature_repo.lake.lake import SCHEMA, Lake, Snapshot
 from feature_repo.lake.lake_sql import bucket_of, literal
 from feature_repo.lake.log_to_lake import drain
@@ -95,9 +96,9 @@ def again(settings: Settings, persons: Iterable[str]) -> None:
 
 def _backfill(settings: Settings, memory: str, progress: bool) -> Backfilled:
     began = time.monotonic()
-    domain, lake = domains.load(settings.domain), Lake(settings.lake)
+    domain = domains.load(settings.domain)
     drain(settings)
-    lake.compact(progress=progress)
+    lake = lake_index.compact(settings, progress)
     if lake.last_position() == 0:
         raise ValueError(f"{settings.lake}: no events yet: run `make simulate`, or `make ingest DATA=<folder>`")
     settings.features.mkdir(parents=True, exist_ok=True)

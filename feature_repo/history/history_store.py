@@ -68,13 +68,26 @@ class Row(NamedTuple):
 def row_of(position: int, event: Event) -> Row:
     """An event at its log position."""
     properties, traits, context = (canonical_json(d).decode() for d in (event.properties, event.traits, event.context))
-    ids = ("" if i is None else f"={i}" for i in (event.name, event.user_id, event.anonymous_id))
-    content = "\0".join([event.type, *ids, properties, traits, context]).encode()
-    content_hash = md5(content, usedforsecurity=False).hexdigest()[:16]
     return Row(
         shard_key(event), event.message_id, position, event.type, event.name, event.user_id, event.anonymous_id,
-        event.ts_us, event.received_us, properties, traits, context, content_hash,
+        event.ts_us, event.received_us, properties, traits, context,
+        content_hash(event.type, event.name, event.user_id, event.anonymous_id, properties, traits, context),
     )  # fmt: skip
+
+
+def content_hash(
+    type: str,
+    name: str | None,
+    user_id: str | None,
+    anonymous_id: str | None,
+    properties: str,
+    traits: str,
+    context: str,
+) -> str:
+    """The hash of an event's content, as lake_sql.COLUMNS computes it."""
+    ids = ("" if i is None else f"={i}" for i in (name, user_id, anonymous_id))
+    content = "\0".join([type, *ids, properties, traits, context]).encode()
+    return md5(content, usedforsecurity=False).hexdigest()[:16]
 
 
 class Written(NamedTuple):

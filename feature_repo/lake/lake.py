@@ -14,13 +14,14 @@ smallest ts_us, then content_hash, then received_us, then position; never the fi
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
@@ -102,6 +103,13 @@ class State(msgspec.Struct, frozen=True):
         return self.log[-1].last if self.log else self.manifest.through
 
 
+class Files(NamedTuple):
+    """The live files of a lake, version by name, and the newest event's position."""
+
+    versions: dict[str, str]
+    last_position: int
+
+
 class Stats(msgspec.Struct, frozen=True):
     """How large the lake is: live files, their rows (copies not yet compacted included) and bytes, last position."""
 
@@ -162,7 +170,7 @@ class Lake:
             first = held + 1 if expected is None else expected
             if held != (first - 1 if after is None else after):
                 return held
-            rows = self._write_log(source, stage / "log.parquet", first)
+            rows = self._write_log(_grouped(source, first), stage / "log.parquet")
             if rows == 0:
                 return held
             last = first + rows - 1
@@ -173,11 +181,30 @@ class Lake:
             self.folder.publish(stage / "log.parquet", f"log/{held + 1:019d}-{last:019d}.parquet")
         return last
 
-    def compact(self, buckets: int | None = None, progress: bool = True) -> None:
+    def files(self) -> "Files":
+        """The live files, and up to which position they hold the log.
+
+        Raises:
+            DamagedFile: a file that the manifest names is not there, or not as it was.
+        """
+        while True:
+            state = self._state()
+            versions = self.folder.versions("log") | self.folder.versions("compact")
+            names = [*(f.name for f in state.manifest.files), *(f.name for f in state.log)]
+            if all(name in versions for name in names):  # else files were replaced since `_state` has seen them
+                return Files({name: versions[name] for name in names}, state.last_position)
+
+    def compact(
+        self,
+        buckets: int | None = None,
+        progress: bool = True,
+        ready: Callable[[Mapping[str, str]], object] = lambda files: None,
+    ) -> None:
         """Rewrite the log into one file a bucket of senders, without the copies; a second time it does nothing.
 
         buckets: default as before, or, when that would make buckets of over ten times the usual size, one for about
             every 50,000 events, a power of two from 4 to 64.
+        ready: called with the new compact files, version by name, before they take the place of others.
 
         Buckets that got no new event keep their file. Appends may go on meanwhile, and a kill at any moment leaves
         the lake as it was. A table from `events` made before must be made again afterwards: its files are gone.
@@ -195,6 +222,8 @@ class Lake:
                 if state.manifest.compaction == 0:
                     self._publish_manifest(state.manifest, stage)
                 manifest = self._rewrite(state, buckets, stage, progress)
+                versions = self.folder.versions("compact")
+                ready({f.name: versions[f.name] for f in manifest.files})
                 self._publish_manifest(manifest, stage)
                 self._sweep(manifest)
 
@@ -366,11 +395,11 @@ class Lake:
 
     # writing
 
-    def _write_log(self, source: pa.RecordBatchReader, staged: Path, first: int) -> int:
+    def _write_log(self, source: pa.RecordBatchReader, staged: Path) -> int:
         with self._connect(staged.parent) as con:
             con.register("incoming", source)
             try:
-                return sql.copy(con, sql.incoming(first), staged)
+                return sql.copy(con, sql.INCOMING_ROWS, staged)
             except duckdb.InvalidInputException as error:
                 raise ValueError(f"append to {self.folder.uri}: {error}") from error
 
@@ -395,7 +424,7 @@ class Lake:
     def _write_bucket(self, con: Any, query: str, stage: Path, bucket: int, compaction: int) -> Compacted:
         staged = stage / "bucket.parquet"
         name = f"compact/{bucket:04d}-{compaction:06d}.parquet"
-        rows = sql.copy(con, query, staged, row_group=16_384)
+        rows = sql.copy(con, query, staged)
         last, size = sql.largest_position(con, staged), staged.stat().st_size
         self.folder.publish(staged, name)
         return Compacted(name, bucket, rows, last, size)
@@ -439,6 +468,33 @@ def _reader(table: Any) -> pa.RecordBatchReader:
     if missing := [c for c in sql.INCOMING.names if c not in names]:
         raise ValueError(f"append_table: expected columns {', '.join(sql.INCOMING.names)}; missing {missing}")
     return table.to_reader(100_000) if isinstance(table, pa.Table) else table
+
+
+def _grouped(source: pa.RecordBatchReader, first: int) -> pa.RecordBatchReader:
+    """The rows with their positions, those of a sender next to one another within a batch: so they share row groups."""
+    schema = source.schema
+    place = schema.get_field_index("position")
+    schema = (schema if place < 0 else schema.remove(place)).append(pa.field("position", pa.int64()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        position = first
+        for batch in source:
+            columns = {name: batch[name] for name in batch.schema.names}
+            columns["position"] = pa.array(np.arange(position, position + batch.num_rows))
+            position += batch.num_rows
+            codes = [_codes(columns[name]) for name in ("anonymous_id", "user_id")]
+            ordered = pa.record_batch([columns[name] for name in schema.names], schema)
+            yield ordered.take(pa.array(np.lexsort(codes)))
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _codes(column: pa.Array) -> "np.ndarray[Any, Any]":
+    """A number for each value, -1 for null."""
+    if pa.types.is_null(column.type):
+        return np.full(len(column), -1)
+    codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _table(events: Sequence[Event]) -> pa.Table:

@@ -47,6 +47,8 @@ COLUMNS = f"{_STORED}, left(md5({_CONTENT}), 16) AS content_hash"
 
 _REQUIRED = ("message_id", "type", "ts_us", "received_us")
 _INLINE_SENDERS = 100
+ROW_GROUP = 4_096
+"""Rows that are read together at least: small, because a user's rows are looked up one row group at a time."""
 
 
 def literal(text: str) -> str:
@@ -73,15 +75,14 @@ def bucket_of(sender: str, buckets: int) -> str:
     return f"CAST(('0x' || left(md5({sender}), 8))::UBIGINT % {buckets} AS INTEGER)"
 
 
-def copy(con: duckdb.DuckDBPyConnection, query: str, target: Path, row_group: int = 122_880) -> int:
+def copy(con: duckdb.DuckDBPyConnection, query: str, target: Path, row_group: int = ROW_GROUP) -> int:
     """Write a query's rows to a Parquet file; returns their number."""
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group}"
     row = con.execute(f"COPY ({query}) TO {literal(str(target))} ({options})").fetchone()
     return int(row[0]) if row else 0
 
 
-def incoming(first: int) -> str:
-    """The rows of the table `incoming`, with positions from `first` on; an error of DuckDB's names what is wrong."""
+def _incoming() -> str:
     checked = {f.name: f"CAST({f.name} AS {'BIGINT' if f.type == pa.int64() else 'VARCHAR'})" for f in INCOMING}
     for name in _REQUIRED:
         checked[name] = f"CASE WHEN {name} IS NULL THEN error('expected {name}; came null') ELSE {checked[name]} END"
@@ -91,9 +92,13 @@ def incoming(first: int) -> str:
         WHEN user_id IS NULL AND anonymous_id IS NULL THEN error('expected user_id or anonymous_id; came neither')
         WHEN starts_with(user_id, 'anon:') THEN error('expected no user_id that begins with anon:; came ' || user_id)
         ELSE {checked["user_id"]} END"""
-    columns = ", ".join(f"{expression} AS {name}" for name, expression in checked.items())
-    position = f"CAST({first - 1} + row_number() OVER () AS BIGINT)"
-    return f"SELECT {position} AS position, {columns} FROM incoming"
+    return (
+        f"SELECT position, {', '.join(f'{expression} AS {name}' for name, expression in checked.items())} FROM incoming"
+    )
+
+
+INCOMING_ROWS = _incoming()
+"""The rows of the table `incoming`, which has their positions; an error of DuckDB's names what is wrong with one."""
 
 
 def _files(urls: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from feature_repo import domains
 from feature_repo.domain import Ingested
 from feature_repo.history.history_store import HistoryStore, Row, open_history
 from feature_repo.lake.lake import RESTORE, Lake
+from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.lake_sql import INCOMING
 from feature_repo.log.sqlite_log import next_run
 from feature_repo.settings import Settings
@@ -35,14 +36,18 @@ def drain(settings: Settings) -> int:
     """
     if settings.log != "sqlite":
         with closing(open_history(settings)) as history:
-            return drain_history(history, Lake(settings.lake))
-    lake, given = Lake(settings.lake), 0
+            given = drain_history(history, Lake(settings.lake))
+        LakeIndex(settings).refresh()
+        return given
+    index, given = LakeIndex(settings), 0
+    lake = index.lake
     while True:
         last = lake.last_position()
         begins, run = next_run(log_file(settings), last, AT_ONCE)
         if begins > last + 1:
             _lost_unless_moved(lake, last, begins, log_file(settings))
         elif not run:
+            index.refresh()
             return given
         elif lake.append([event for _, event in run], run[0][0], after=last) >= run[0][0]:
             given += len(run)
@@ -88,6 +93,7 @@ def ingesting(settings: Settings) -> Iterator[None]:
     with flock(Path(f"{log_file(settings)}.lock"), "service", 0):
         drain(settings)
         yield
+        LakeIndex(settings).refresh()
 
 
 def ingest(settings: Settings, data: Path | None = None, **options: Any) -> Ingested:

@@ -7,11 +7,13 @@ Where processing goes on after a stop is not kept here: the history knows the po
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+
+import msgspec
 
 from feature_repo.contract.events import Event
 from feature_repo.log.event_log import (
@@ -223,6 +225,16 @@ def next_run(path: Path, after: int, most: int) -> tuple[int, list[tuple[int, Ev
             if event is not None:
                 run.append((position, event))
         return begins, run
+
+
+def read_mentions(path: Path, after: int, texts: Collection[str]) -> list[tuple[int, Event]]:
+    """The events after a position in which one of these texts is a whole string; the others are not decoded."""
+    if not path.exists():
+        return []
+    strings = [msgspec.json.encode(text) for text in texts]
+    with closing(_connect(path, "ro")) as db:
+        rows = ((p, raw) for p, raw in _rows(db, after, 2**63 - 1) if any(s in raw for s in strings))
+        return _events(rows, 2**63 - 1)
 
 
 def extent(path: Path) -> int:

@@ -13,7 +13,6 @@ import msgspec
 from feature_repo import domains
 from feature_repo.erasing import erasure
 from feature_repo.erasing.tombstones import Tombstones
-from feature_repo.lake.log_to_lake import drain
 from feature_repo.settings import Settings
 from serving import decision_log
 from serving.asgi import Answer, Refused
@@ -72,7 +71,6 @@ class Reasons:
         path = f"/v1/users/{quote(who, safe='')}"
         if self._consent.opted_out(who):
             return person.opted_out(path)
-        drain(self._settings)
         row = self._last(erasure.plan(self._settings, who).senders)
         if row is None:
             if not self._known(who):
@@ -98,6 +96,5 @@ class Reasons:
 
     def _last(self, senders: Sequence[str]) -> dict[str, Any] | None:
         """The newest decision about somebody by any of their ids."""
-        theirs = decision_log.tables(self._settings.decisions, where=[("user_id", "in", list(senders))])
-        rows = (row for table in theirs for row in table.to_pylist())
-        return max(rows, key=lambda row: str(row["decision_id"]), default=None)
+        rows = decision_log.of_users(self._settings.decisions, senders)
+        return rows[-1] if rows else None

@@ -330,10 +330,10 @@ def test_two_writers_never_take_the_same_positions(tmp_path: Path) -> None:
 def test_a_writer_that_passed_the_lock_by_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, con: Any) -> None:
     lake, write = Lake(tmp_path), Lake._write_log
 
-    def slowly(self: Lake, source: Any, staged: Path, first: int) -> int:
+    def slowly(self: Lake, source: Any, staged: Path) -> int:
         other = tmp_path / "log"
         other.mkdir()
-        written = write(self, source, staged, first)
+        written = write(self, source, staged)
         (other / f"{1:019d}-{written:019d}.parquet").write_bytes(staged.read_bytes())
         return written
 
