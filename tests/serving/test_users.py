@@ -181,8 +181,9 @@ def test_a_person_is_erased_from_every_store(new_service: Callable[..., Service]
     assert answer.json()["aliases"] == 1
     removed = {s["store"]: s["removed"] for s in answer.json()["stores"]}
     assert removed == {
-        "quarantine": 2, "lake": 6, "log": removed["log"], "history": 5, "models": 0, "features": removed["features"], "online": 1,
-        "segments": removed["segments"], "webhooks": 0, "decisions": 3, "files": 3,
+        "quarantine": 2, "lake": 6, "log": removed["log"], "history": 5, "models": 0,
+        "features": removed["features"], "online": 1, "segments": removed["segments"],
+        "webhooks": 0, "decisions": 3, "files": 3,
     }  # fmt: skip
     assert removed["segments"] > 0 and removed["log"] <= 6  # fewer where the lake had them long enough
     assert searching.found(service.settings.home, GONE) == []
