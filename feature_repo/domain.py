@@ -84,7 +84,8 @@ class Domain:
 
     ingest(settings, data, **options) fills the lake from the domain's source.
     outcomes(settings) gives an Arrow table, one row a person: `user_id` string, `anchor_us` int64 (what the
-        observation times count from), `outcome_us` int64 or null, `end_us` int64 (end of the horizon), `cohort` string.
+        observation times count from), `outcome_us` int64 or null, `end_us` int64 (end of the horizon), `cohort` string;
+        where users can be anonymous also `known_as`, `known_us`, `done_us` (see lake/outcomes.py).
     observations: offsets from the anchor, in µs, at which people are scored for training and for the report.
     events: the declared event names; for each the properties that must have a type (`string`, `int64`, `boolean`).
     segments: from the lowest score to the highest.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.vocabulary import WEEK
+from training.dataset import known_at
 
 LIMIT = 20_000
 """People at most in one snapshot; of more, a fixed sample is replayed, and the page says so."""
@@ -46,7 +47,7 @@ def at_week_ends(people: pd.DataFrame, at_us: int, weeks: int, done_stays: bool,
         inside = people[in_onboarding(people, end, done_stays)]
         if len(inside):
             counts[end] = len(inside)
-            frames.append(_sample(inside, order, limit).assign(now_us=end))
+            frames.append(known_at(_sample(inside, order, limit).assign(now_us=end)))
         if len(counts) == weeks:
             break
     rows = pd.concat(frames[::-1], ignore_index=True) if frames else people.iloc[:0].assign(now_us=0)

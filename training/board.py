@@ -73,8 +73,12 @@ class Board:
         split: Split,
         rows: pd.DataFrame,
         plan: Plan,
+        left_out: int = 0,
     ) -> None:
-        """Log what the candidates have in common, and the best one's figures, with the parent run."""
+        """Log what the candidates have in common, and the best one's figures, with the parent run.
+
+        left_out: users whose outcome came before their anchor.
+        """
         c, y = self.client, labels(split.holdout)
         ends = {f"{k}.{end}": getattr(v, end) for k, v in figures.items() for end in ("low", "high")}
         sizes = {
@@ -82,6 +86,7 @@ class Board:
             "rows.train": len(split.train),
             "rows.holdout": len(split.holdout),
             "rows.dropped": split.dropped,
+            "users.done_before_anchor": left_out,
         }
         data = {"dataset.fingerprint": dataset.fingerprint(rows), "candidate": best.kind}
         tracking.log_batch(c, self.parent, best.metrics | ends, plan.params() | sizes, data)

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from feature_repo import domains
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.domain import Domain
+from feature_repo.lake.outcomes import event_names
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import FirstTime, LastTime
 
@@ -30,10 +33,15 @@ def observations(settings: Settings, now_us: int, offsets: Sequence[int] | None 
     `now_us`, and the outcome has not happened by t. Whether there is any event of theirs does not matter.
     `label` (Int8): 1 if the outcome happens after t and by the end, else 0; <NA> unless `matured`. `matured`: the
     horizon has ended by `now_us`. Somebody whose horizon has not ended has no label, even if the outcome is known:
-    counting only the early positives would bias the rate.
+    counting only the early positives would bias the rate. `user_id` is that of the moment: an anonymous user's before
+    they become known, as their features were those of the anonymous user.
     """
-    domain = domains.load(settings.domain)
-    people = domain.outcomes(settings).to_pandas()
+    return observed(domains.load(settings.domain), domains.load(settings.domain).outcomes(settings), now_us, offsets)
+
+
+def observed(domain: Domain, outcomes: pa.Table, now_us: int, offsets: Sequence[int] | None = None) -> pd.DataFrame:
+    """As `observations`, of the domain's outcomes."""
+    people = outcomes.to_pandas()
     frames = [_at_offset(people, offset, now_us) for offset in (offsets or domain.observations)]
     found = pd.concat(frames, ignore_index=True)
     return found.sort_values(["user_id", "now_us"], kind="stable", ignore_index=True)[OBSERVED]
@@ -42,14 +50,65 @@ def observations(settings: Settings, now_us: int, offsets: Sequence[int] | None 
 def _at_offset(people: pd.DataFrame, offset: int, now_us: int) -> pd.DataFrame:
     t = people["anchor_us"] + offset
     outcome = people["outcome_us"]
-    at = people[(t < people["end_us"]) & (t <= now_us) & (outcome.isna() | (outcome > t))].copy()
-    at["now_us"] = (at["anchor_us"] + offset).astype("int64")
+    inside = (t < people["end_us"]) & (t <= now_us) & (outcome.isna() | (outcome > t))
+    if "done_us" in people:
+        inside &= people["done_us"].isna() | (people["done_us"] > t)
+    at = known_at(people[inside].assign(now_us=t[inside].astype("int64")))
     at["offset_us"] = np.int64(offset)
     at["event_timestamp"] = pd.to_datetime(at["now_us"], unit="us", utc=True).astype("datetime64[us, UTC]")
     at["matured"] = at["end_us"] <= now_us
     happened = (at["outcome_us"].notna() & (at["outcome_us"] <= at["end_us"])).astype("Int8")
     at["label"] = happened.mask(~at["matured"])
     return at
+
+
+def known_at(people: pd.DataFrame) -> pd.DataFrame:
+    """The rows of outcomes with `user_id` as it was at `now_us`, µs: an anonymous one before the user became known.
+
+    Left out is who was nobody by then: their anchor event counted as another known user's, who used the device before.
+    """
+    if "known_as" not in people:
+        return people.copy()
+    before = people["now_us"] < people["known_us"]
+    known = people["user_id"].mask(before, people["known_as"])
+    return people.assign(user_id=known)[~before | people["known_as"].str.startswith(ANONYMOUS)].copy()
+
+
+def done_before(people: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of outcomes whose outcome came before their anchor, or with it: there is nothing to predict."""
+    return people[people["outcome_us"] <= people["anchor_us"]]
+
+
+def refuse_nothing(domain: Domain, outcomes: pa.Table, known: pd.DataFrame) -> None:
+    """Say what is missing where there is nothing to learn from.
+
+    outcomes: the domain's; known: the matured observations of them.
+
+    Raises:
+        ValueError: no user has the anchor event, no label is known yet, or all labels are the same.
+    """
+    if not len(outcomes):
+        raise ValueError(no_anchor(domain))
+    if known.empty:
+        done = len(done_before(outcomes.to_pandas()))
+        raise ValueError(
+            f"domain {domain.name}: there is no label to learn from yet: of {len(outcomes)} users nobody's horizon has "
+            f"ended with an observation before the outcome (the outcome of {done} came before their anchor event)"
+        )
+    if known["label"].nunique() < 2:
+        which, what = "nobody" if known["label"].iloc[0] == 0 else "everybody", event_names(domain, "outcome")
+        raise ValueError(
+            f"domain {domain.name}: there is nothing to tell apart: of {known['user_id'].nunique()} users whose "
+            f"horizon has ended {which} has had the outcome{f' (the event {what})' if what else ''}"
+        )
+
+
+def no_anchor(domain: Domain) -> str:
+    """What to say where no user has an anchor event."""
+    names = event_names(domain, "anchor")
+    return (
+        f"domain {domain.name}: no user has the anchor event{f' {names}' if names else ''} yet: ingest events with it"
+    )
 
 
 def matured(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from feature_repo.contract.events import ANONYMOUS
+
 if TYPE_CHECKING:
     from training.discovery import Discovered
     from training.evaluate import Interval
@@ -35,8 +37,19 @@ def candidates(trained: "Trained", console: Console | None = None) -> None:
         f"Registered {trained.best} as version {trained.version}: ROC-AUC {_range(trained.intervals['roc_auc'])}, "
         f"learnt from {trained.train_rows} rows, {trained.seconds:.0f} s"
     )
+    if trained.left_out:
+        out.print(
+            f"Left out: {len(trained.left_out)} of {trained.users} users, whose outcome came before their anchor, "
+            f"such as {shown_id(trained.left_out[0])}"
+        )
     if trained.personas is not None:
         clusterings(trained.personas, out)
+
+
+def shown_id(user: str) -> str:
+    """A user id, or what marks an anonymous one: `anonymousId ...`."""
+    anonymous = user.removeprefix(ANONYMOUS)
+    return user if anonymous == user else f"anonymousId {anonymous}"
 
 
 def clusterings(found: "Discovered", console: Console | None = None) -> None:

@@ -27,6 +27,7 @@ class Trained:
     """What came of a training.
 
     intervals: 90 % bootstrap intervals of the best candidate on the holdout. personas: None where not looked for.
+    users: with an anchor event; left_out: ids of those of them whose outcome came before their anchor.
     """
 
     version: int
@@ -39,6 +40,8 @@ class Trained:
     intervals: dict[str, Interval]
     seconds: float
     personas: Discovered | None = None
+    users: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -50,7 +53,7 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
     """Train every candidate on what is known at `now_us`, register the best as a new version; @champion stays.
 
     Raises:
-        ValueError: the history is too short for a holdout in time.
+        ValueError: there is nothing to learn from, or the history is too short for a holdout in time.
         LeakageError: a feature knows the future.
     """
     from feature_repo.feature_store.store import feature_store
@@ -61,7 +64,10 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
     experiment_id = tracking.experiment(settings)
     with feast_mlflow.start_run(run_name=f"train {domain.name}", experiment_id=experiment_id) as run:
         progress.say("point-in-time rows")
-        known = dataset.matured(dataset.observations(settings, now_us))  # user_id, event_timestamp, label, cohort, …
+        outcomes = domain.outcomes(settings)  # a row for each user with an anchor event
+        left_out = tuple(dataset.done_before(outcomes.to_pandas())["user_id"])
+        known = dataset.matured(dataset.observed(domain, outcomes, now_us))  # user_id, event_timestamp, label, …
+        dataset.refuse_nothing(domain, outcomes, known)
         rows = labelled_rows(store, feast_mlflow, domain, known, plan)  # the same, and the features
         leakage.check(rows, domain, plan.service or None)
         split = splits.newest_holdout(rows, plan.holdout, plan.gap_us)  # train | holdout
@@ -74,25 +80,22 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
         figures = intervals(
             labels(split.holdout), best.scores, split.holdout["user_id"].to_numpy(), plan.draws, plan.seed
         )
-        board.summary(results, best, figures, split, rows, plan)
+        board.summary(results, best, figures, split, rows, plan, len(left_out))
         if found is not None:
             board.personas(found)
         version = registry.register(
             settings, feast_mlflow, domain, best.model, facts(best, split, now_us, plan, figures)
         )
-    return Trained(version, run.info.run_id, best.kind, *sizes, results, figures, time.monotonic() - began, found)
+    seconds = time.monotonic() - began
+    return Trained(
+        version, run.info.run_id, best.kind, *sizes, results, figures, seconds, found, len(outcomes), left_out
+    )  # fmt: skip
 
 
 def labelled_rows(
     store: "FeatureStore", feast_mlflow: Any, domain: Domain, known: pd.DataFrame, plan: Plan
 ) -> pd.DataFrame:
-    """The matured observations with their features; Feast tells the active run which feature service gave them.
-
-    Raises:
-        ValueError: there are no matured observations.
-    """
-    if known.empty:
-        raise ValueError(f"domain {domain.name}: nobody's horizon has ended yet, so there is no label to learn from")
+    """The matured observations with their features; Feast tells the active run which feature service gave them."""
     rows = dataset.features_of(store, domain, known, plan.service or None)
     service = store.get_feature_service(dataset.service_name(domain, plan.service or None))
     refs = [f"{p.name_to_use()}:{f.name}" for p in service.feature_view_projections for f in p.features]

@@ -43,13 +43,9 @@ def history(events: Table, domain: Domain, program: Program, *carried: str) -> T
     Returns:
         entity string | epoch_from, epoch_to int64 µs, [from, to) | ts_us | message_id | position | domain's columns.
     """
-    # anonymous events + entity, owned_from, owned_to: one or two rows an event, whose it is in [from, to)
-    handed = program.step("handed", _handed(events))
+    owned, handed = owners(events, program)
     # entity, epoch_from, epoch_to: of the persons whose set of events ever changes other than by a new event
     epochs = program.step("epochs", _epochs(handed))
-    known = events.filter(events.user_id.notnull())
-    known = known.mutate(entity=known.user_id, owned_from=known.ts_us, owned_to=ibis.literal(END))
-    owned = known.select(handed.columns).union(handed)
     within = [owned.entity == epochs.whose, owned.owned_from < epochs.epoch_to, owned.owned_to > epochs.epoch_from]
     joined = owned.left_join(epochs, within)
     return joined.select(
@@ -57,6 +53,22 @@ def history(events: Table, domain: Domain, program: Program, *carried: str) -> T
         epoch_from=joined.epoch_from.fill_null(BEGIN),
         epoch_to=joined.epoch_to.fill_null(END),
     )
+
+
+def owners(events: Table, program: Program) -> tuple[Table, Table]:
+    """Whose each event is, and when: every event, and the anonymous ones alone.
+
+    Args:
+        events: with at least message_id, position, ts_us, type, user_id and anonymous_id.
+
+    Returns:
+        the events' columns | entity string: a user id, or "anon:" and an anonymous id | owned_from, owned_to int64 µs:
+        the event is theirs in [from, to). One row an event, two where it changes hands at an identity link.
+    """
+    handed = program.step("handed", _handed(events))
+    known = events.filter(events.user_id.notnull())
+    known = known.mutate(entity=known.user_id, owned_from=known.ts_us, owned_to=ibis.literal(END))
+    return known.select(handed.columns).union(handed), handed
 
 
 def matches(table: Table, condition: Where) -> BooleanValue:

@@ -47,6 +47,56 @@ def test_at_the_very_moment_of_the_outcome_it_has_happened(observe) -> None:  # 
     assert observe(("a", 0, 1))["offset_us"].tolist() == []
 
 
+def test_whose_outcome_came_before_the_anchor_is_left_out_and_counted(observe) -> None:  # type: ignore[no-untyped-def]
+    rows = ("before", 3, 1), ("with", 3, 3), ("after", 0, 3)
+    assert set(observe(*rows)["user_id"]) == {"after"}
+    assert dataset.done_before(people(*rows).to_pandas())["user_id"].tolist() == ["before", "with"]
+
+
+def identified(known_as: str, known_day: int, done_day: int | None = None) -> pa.Table:
+    """One user whose anchor event, of day 0, was another's until a day; done_us: see lake/outcomes.py."""
+    more = {"known_as": [known_as], "known_us": [START + known_day * DAY]}
+    done = pa.array([None if done_day is None else START + done_day * DAY], pa.int64())
+    user = people(("u", 0, None))
+    return pa.table(dict(zip(user.column_names, user.columns, strict=True)) | more | {"done_us": done})
+
+
+@pytest.mark.parametrize(
+    ("known_as", "known_day", "done_day", "users"),
+    [
+        ("u", 0, None, ["u", "u", "u"]),
+        ("anon:d", 2, None, ["anon:d", "u", "u"]),  # the moment of the link is the user's already
+        ("anon:d", 3, 3, ["anon:d", "anon:d"]),
+        ("other", 3, None, ["u"]),  # before that it was the event of whoever used the device first
+    ],
+)
+def test_a_user_is_who_they_were_at_that_moment(
+    known_as: str, known_day: int, done_day: int | None, users: list[str]
+) -> None:
+    domain = shop(lambda _: pa.table({}))
+    found = dataset.observed(domain, identified(known_as, known_day, done_day), NOW, (DAY, 2 * DAY, 3 * DAY))
+    assert found.sort_values("now_us")["user_id"].tolist() == users
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ((), "no user has the anchor event"),
+        ((("new", 15, None), ("before", 2, 1)), "of 2 users nobody's horizon has ended .*the outcome of 1 came"),
+        ((("a", 0, None), ("b", 0, None)), "of 2 users whose horizon has ended nobody has had the outcome"),
+        ((("a", 0, 13), ("b", 0, 13)), "of 2 users whose horizon has ended everybody has had the outcome"),
+        ((("a", 0, 13), ("b", 0, None)), None),
+    ],
+)  # fmt: skip
+def test_nothing_to_learn_from_is_said_in_words(rows: tuple, says: str | None) -> None:
+    domain, outcomes = shop(lambda _: pa.table({})), people(*rows)
+    known = dataset.matured(dataset.observed(domain, outcomes, NOW))
+    if says is None:
+        return dataset.refuse_nothing(domain, outcomes, known)
+    with pytest.raises(ValueError, match=says):
+        dataset.refuse_nothing(domain, outcomes, known)
+
+
 def test_an_open_horizon_is_no_label_for_positives_either(observe) -> None:  # type: ignore[no-untyped-def]
     found = observe(("negative", 10, None), ("positive", 10, 12))
     assert not found["matured"].any() and found["label"].isna().all()

@@ -74,7 +74,7 @@ def test_the_parent_run_says_what_it_learnt_from(a_shop: Shop, trained: Trained)
     run = tracking.client(a_shop.settings).get_run(trained.run_id)
     assert len(run.data.tags["dataset.fingerprint"]) == 64
     assert run.data.tags["feast.feature_service"] == "shop_v1" and run.data.tags["feast.project"] == "shop"
-    assert run.data.params["plan.seed"] == "7"
+    assert run.data.params["plan.seed"] == "7" and run.data.params["users.done_before_anchor"] == "5"
     assert {"feast_features.json", "reference.parquet", "roc.png"} <= artifacts(a_shop.settings, trained.run_id)
 
 
@@ -181,6 +181,8 @@ def test_examine_and_tables(a_shop: Shop, trained: Trained) -> None:
     tables.verdict(promote.Verdict(2, 1, False, [promote.Check("better", False, "it is not")]), console)
     for words in ("ROC-AUC", "warm", "desk", "lightgbm", "@champion stays: version 1", "2 personas by kmeans 2"):
         assert words in out.getvalue()
+    for words in ("Left out: 5 of 500 users", "such as u007"):
+        assert words in out.getvalue()
 
 
 def test_a_planted_feature_from_the_future_stops_the_training(a_shop: Shop, trained: Trained) -> None:
@@ -210,7 +212,7 @@ def test_commands(a_shop: Shop, trained: Trained, monkeypatch: pytest.MonkeyPatc
     shown = CliRunner().invoke(main, ["evaluate", "--domain", "shop"])
     assert shown.exit_code == 0 and "shop-engagement version 1" in shown.output
     people = CliRunner().invoke(main, ["personas", "--domain", "shop"])
-    assert people.exit_code == 0 and "Personas of shop-engagement version 1, 493 people" in people.output
+    assert people.exit_code == 0 and "Personas of shop-engagement version 1, 488 people" in people.output
     assert "less_saves_more_clicks" in people.output
     wrong = CliRunner().invoke(main, ["promote", "--domain", "shop", "--version", "77"])
     assert wrong.exit_code == 1 and "has no version 77" in wrong.output

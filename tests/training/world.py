@@ -92,7 +92,10 @@ class Shop:
 
 
 def shop_people(people: int = 500, weeks: int = 9, seed: int = 4) -> pd.DataFrame:
-    """user_id, anchor_us, outcome_us, end_us, cohort, and `skill`, on which the outcome depends."""
+    """user_id, anchor_us, outcome_us, end_us, cohort, and `skill`, on which the outcome depends.
+
+    Of one in a hundred the outcome came before the anchor.
+    """
     rng = np.random.default_rng(seed)
     anchor = np.sort(START + rng.integers(0, weeks * WEEK, people))
     skill = rng.normal(size=people)
@@ -102,7 +105,9 @@ def shop_people(people: int = 500, weeks: int = 9, seed: int = 4) -> pd.DataFram
         "user_id": [f"u{i:03d}" for i in range(people)], "anchor_us": anchor,
         "outcome_us": pd.array(outcome, dtype="Int64"), "end_us": anchor + 14 * DAY,
         "cohort": [f"w{(a - START) // WEEK:02d}" for a in anchor], "skill": skill,
-    }).assign(outcome_us=lambda d: d["outcome_us"].mask(d["outcome_us"] < 0))  # fmt: skip
+    }).assign(
+        outcome_us=lambda d: d["outcome_us"].mask(d["outcome_us"] < 0).mask(d.index % 100 == 7, d["anchor_us"] - DAY)
+    )  # fmt: skip
 
 
 def shop_features(people: pd.DataFrame, seed: int = 5) -> pd.DataFrame:
@@ -124,7 +129,7 @@ def shop_features(people: pd.DataFrame, seed: int = 5) -> pd.DataFrame:
             "saves": saves, "shares": shares,
             "device": rng.choice(["phone", "desk"], len(people)),
             "country": pd.Series("de", people.index).mask(rng.random(len(people)) < 0.1, None),
-            "last_click_us": at, "bought": 0,
+            "last_click_us": at, "bought": (people["outcome_us"] < people["anchor_us"]).fillna(False).astype(int),
         }))  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
