@@ -6,6 +6,7 @@ from typing import Any
 
 from feature_repo.domains.saas.experiment import TEMPLATES
 from feature_repo.lake.log_to_lake import ingest
+from feature_repo.vocabulary import MINUTE
 from monitoring import inputs
 from monitoring.steps import Figures, Run, now_of
 
@@ -19,7 +20,8 @@ def events(run_: Run, data: Path | None, users: int) -> None:
         run_.source = inputs.source(run_.settings)
         seen = run_.record.unchanged("as of", {"source": run_.source})
         if seen is None:
-            seen = run_.record.write("as of", {"source": run_.source}, {"at_us": now_of(run_)}, 0.0)
+            at_us = now_of(run_) // MINUTE * MINUTE
+            seen = run_.record.write("as of", {"source": run_.source}, {"at_us": at_us}, 0.0)
         run_.at_us = seen.result["at_us"]
         return {"accepted": ingested.accepted, "refused": dict(sorted(ingested.refused.items()))}
 
