@@ -15,6 +15,8 @@ from feature_repo.command import Room, domain_option
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import BusyError
 
+SHOWN_ASIDE = 10
+"""Users who are set aside that `lag` names; with --json it names all."""
 
 def _explained(run: Callable[[], Any]) -> Any:
     """Run, and show what a person can do something about as one line in place of a traceback."""
@@ -122,6 +124,9 @@ def lag(domain: str, as_json: bool) -> None:
     click.echo(f"{found.log:8,}  events accepted and not applied yet")
     click.echo(f"{found.due:8,}  people whose online rows are due")
     click.echo(f"{found.lake:8,}  events that the lake lacks")
+    click.echo(f"{len(found.set_aside):8,}  users set aside, because their row cannot be computed")
+    for user, reason in list(found.set_aside.items())[:SHOWN_ASIDE]:
+        click.echo(f"{'':8}  {user!r}: {reason}")
 
 
 @main.command()

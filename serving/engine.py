@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +35,7 @@ READ_TIMEOUT_S = 0.5
 """A store that has not answered by then is down: the default journey is taken."""
 UNFOLLOWED = "what the rules remember and what was shown before are not known"
 STALE = "an event that was accepted is not in the features yet"
+SET_ASIDE = "the features of this user cannot be computed: the service's log says why"
 CHUNK = 50
 """Users of a batch that are decided without letting other requests in between."""
 SLOW = 2
@@ -64,6 +65,11 @@ class Reader(Protocol):
 
         after: a message that the first of them has sent, and that has to be in it: takes longer to tell.
         """
+        ...
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """The users whose rows cannot be computed, each with the reason."""
         ...
 
     def lag(self) -> int | None:
@@ -150,6 +156,7 @@ class Engine:
             "model_error": float(self.champion.error is not None),
             "store_error": float(self.store_error is not None),
         }
+        numbers["users_set_aside"] = float(len(self.reader.set_aside))
         if (lag := self.reader.lag()) is not None:
             numbers["log_lag"] = float(lag)
         if self.log:
@@ -216,7 +223,11 @@ class Engine:
         return Situation(person.document.state, person.feedback(at).only(*known), self._paused())
 
     def _answer(self, user_id: str, at: int, found: Found, person: Followed, explain: bool, stale: bool) -> Decision:
-        if stale and isinstance(found, Snapshot):
+        if user_id in self.reader.set_aside:
+            stale = True
+            known = isinstance(found, Snapshot) and found.values
+            found = msgspec.structs.replace(found, note=SET_ASIDE) if known else Unavailable(SET_ASIDE)
+        elif stale and isinstance(found, Snapshot):
             found = msgspec.structs.replace(found, note=STALE)
         model = self.champion.model
         asked, situation = Asked(user_id, at, decision_id(at, self._chance())), self._situation(user_id, person, at)
@@ -261,7 +272,8 @@ class Engine:
         A row can begin after it because others write while it is read.
         """
         rows = {u: r for u, r in zip(user_ids, found, strict=True) if isinstance(r, Snapshot)}
-        ended = {u: r for u, r in rows.items() if self.reader.ended(r, at) or r.event_us > at}
+        aside = self.reader.set_aside  # who would fail those who are renewed together with them
+        ended = {u: r for u, r in rows.items() if (self.reader.ended(r, at) or r.event_us > at) and u not in aside}
         if not ended:
             return found
         renewed = await self._in_force(ended, at)

@@ -107,6 +107,11 @@ class Reader:
         """
         return self._live is not None and self._live.pending.of(user_ids, after)
 
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """The users whose rows cannot be computed, each with the reason."""
+        return self._live.set_aside if self._live is not None else {}
+
     def lag(self) -> int | None:
         """Events accepted and not yet applied; None: not known, or none are taken in here."""
         return self._live.lag() if self._live is not None else None

@@ -236,6 +236,18 @@ class HistoryStore(Protocol):
         """
         ...
 
+    def set_aside(self, reasons: Mapping[str, str], by: int) -> None:
+        """The rows of these users, as known at a position, cannot be computed, for a reason each: they are due no more.
+
+        Those touched after that position stay due. A user is set aside until `note` or `erase`; an event of theirs,
+        and `defer`, make them due again.
+        """
+        ...
+
+    def aside(self) -> dict[str, str]:
+        """The users who are set aside, each with the reason."""
+        ...
+
     def checkpoints(self, persons: Iterable[str]) -> dict[str, Checkpoint]:
         """The checkpoints of those of these persons who have one."""
         ...

@@ -15,6 +15,7 @@ Cluster everything of a domain is on one node, for all its keys have the tag {do
 | written, touched | hash | person → timestamp of the online row, µs; person → last position that touched it |
 | due, slow | zset | person → due, µs, in either lane, leased or not |
 | leased | zset | person → end of the lease, µs |
+| aside | hash | user whose row cannot be computed → reason |
 | checkpoints | hash | person → state, through µs, number of the change that made it, base |
 | arrived | zset | position and event by position |
 | elsewhere | set | senders whose past is in the lake |
@@ -255,6 +256,15 @@ class RedisHistory:
             whats = ((person, written[person] or ("", "")) for person in some)
             args = [part for person, (event, due) in whats for part in (person, event, "" if due is None else due)]
             self._run(redis_scripts.NOTE, by, *args)
+
+    def set_aside(self, reasons: Mapping[str, str], by: int) -> None:
+        """The rows of these users, as known at a position, cannot be computed, for a reason each."""
+        for some in _pieces(reasons):
+            self._run(redis_scripts.SET_ASIDE, by, *(part for person in some for part in (person, reasons[person])))
+
+    def aside(self) -> dict[str, str]:
+        """The users who are set aside, each with the reason."""
+        return dict(sorted(self._redis.hgetall(f"{self._at}aside").items()))
 
     def checkpoints(self, persons: Iterable[str]) -> dict[str, Checkpoint]:
         """The checkpoints of those of these persons who have one."""

@@ -116,6 +116,19 @@ for i = 2, #ARGV, 3 do
     redis.call('ZREM', at .. 'slow', person)
   end
   if slow or not late then redis.call('ZREM', at .. 'leased', person) end
+  redis.call('HDEL', at .. 'aside', person)
+end
+"""
+
+SET_ASIDE = """
+-- ARGV: position, then for each user: name, reason. The lease of who was touched meanwhile stays, as in NOTE.
+local at, by = KEYS[1], tonumber(ARGV[1])
+for i = 2, #ARGV, 2 do
+  local person = ARGV[i]
+  redis.call('HSET', at .. 'aside', person, ARGV[i + 1])
+  if tonumber(redis.call('HGET', at .. 'touched', person) or '0') <= by then
+    for _, set in ipairs({'due', 'slow', 'leased'}) do redis.call('ZREM', at .. set, person) end
+  end
 end
 """
 
@@ -212,7 +225,7 @@ local at = KEYS[1]
 local change = redis.call('INCR', at .. 'changes')
 for _, name in ipairs(ARGV) do
   redis.call('UNLINK', at .. 'ev:' .. name, at .. 'past:' .. name)
-  for _, hash in ipairs({'first', 'versions', 'rewritten', 'written', 'touched', 'checkpoints'}) do
+  for _, hash in ipairs({'first', 'versions', 'rewritten', 'written', 'touched', 'checkpoints', 'aside'}) do
     redis.call('HDEL', at .. hash, name)
   end
   for _, set in ipairs({'due', 'slow', 'leased'}) do redis.call('ZREM', at .. set, name) end

@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS written (person TEXT PRIMARY KEY, event_us INTEGER NO
 CREATE INDEX IF NOT EXISTS due ON written (slow, due_us) WHERE due_us IS NOT NULL;
 CREATE TABLE IF NOT EXISTS checkpoints (person TEXT PRIMARY KEY, through_us INTEGER NOT NULL, base TEXT NOT NULL,
     state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS aside (person TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reached (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL,
     changes INTEGER NOT NULL);
 INSERT OR IGNORE INTO reached VALUES (1, 0, 0);
@@ -60,6 +61,7 @@ _DEFER = f"""INSERT INTO written (person, event_us, due_us, slow) VALUES (?, {NE
 _NOTE = """INSERT INTO written (person, event_us, due_us) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET
     event_us = max(event_us, excluded.event_us), slow = 0,
     due_us = iif(touched > ? OR event_us > excluded.event_us, 0, excluded.due_us)"""
+_ASIDE = "UPDATE written SET due_us = NULL, slow = 0 WHERE person = ? AND touched <= ?"
 _GONE = f"UPDATE written SET event_us = {NEVER}, due_us = NULL, slow = 0 WHERE person = ? AND touched <= ?"
 
 
@@ -268,6 +270,17 @@ class SqliteHistory:
             gone = [(person, by) for person, what in written.items() if what is None]
             self._db.executemany(_GONE, gone)
             self._db.executemany(_NOTE, [(p, *what, by) for p, what in written.items() if what is not None])
+            self._among(f"DELETE FROM aside WHERE person IN {_AMONG}", written)
+
+    def set_aside(self, reasons: Mapping[str, str], by: int) -> None:
+        """The rows of these users, as known at a position, cannot be computed, for a reason each."""
+        with Transaction(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO aside VALUES (?, ?)", reasons.items())
+            self._db.executemany(_ASIDE, [(person, by) for person in reasons])
+
+    def aside(self) -> dict[str, str]:
+        """The users who are set aside, each with the reason."""
+        return dict(self._db.execute("SELECT person, reason FROM aside ORDER BY person").fetchall())
 
     def checkpoints(self, persons: Iterable[str]) -> dict[str, Checkpoint]:
         """The checkpoints of those of these persons who have one."""
@@ -351,7 +364,7 @@ class SqliteHistory:
             gone = sum(self._among(f"DELETE FROM {table} {of}", names).rowcount for table in ("events", "past"))
             for table in ("arrived", "senders", "elsewhere"):
                 self._among(f"DELETE FROM {table} {of}", names)
-            for table in ("written", "checkpoints"):
+            for table in ("written", "checkpoints", "aside"):
                 self._among(f"DELETE FROM {table} WHERE person IN {_AMONG}", names)
             self._among(f"DELETE FROM edges WHERE user_id IN {_AMONG}", names)
             self._among(f"DELETE FROM edges WHERE anonymous_id IN {_AMONG}", hands)

@@ -96,18 +96,25 @@ class SqliteLog:
             if self._closed:
                 return []
             delivered: list[Delivered] = []
-            position, seen = self._polled, 0
-            for position, raw in _rows(self._reader, self._polled, self._last):
+            position, seen, through = self._polled, 0, self._last
+            for position, raw in _rows(self._reader, self._polled, through):
                 seen += 1
                 if event := decode(raw, self._on_poison):
                     delivered.append(Delivered(event, position, position))
                 if len(delivered) == most:
                     break
+            else:
+                position = through
             with self._state:
                 self._polled = position
                 self._unread -= seen
                 self._unacked.update(d.token for d in delivered)
             return delivered
+
+    @property
+    def polled(self) -> int:
+        """The position up to which everything was polled, was erased, or is no event."""
+        return self._polled
 
     @property
     def joined(self) -> bool:
@@ -149,17 +156,17 @@ class SqliteLog:
                 self._db.execute("DELETE FROM log WHERE position < ?", [min(found, through + 1)])
 
     def erase(self, gone: Callable[[Event], bool]) -> int:
-        """Delete the events of which this is true, of those that were acked; returns how many. Positions keep gaps.
+        """Delete the events of which this is true, polled or not; returns how many. Positions keep gaps.
 
-        The file holds nothing of them afterwards. What is polled or read next is not changed.
+        The file holds nothing of them afterwards. What was polled and not acked stays so.
         """
-        with self._state:
-            through = min([self._polled, *(position - 1 for position in self._unacked)])
         with self._reading:
-            rows = ((p, decode(raw, lambda raw, why: None)) for p, raw in _rows(self._reader, 0, through))
+            rows = ((p, decode(raw, lambda raw, why: None)) for p, raw in _rows(self._reader, 0, self._last))
             found = [(position,) for position, event in rows if event and gone(event)]
-        with self._writing, Transaction(self._db):
-            self._db.executemany("DELETE FROM log WHERE position = ?", found)
+            with self._writing, Transaction(self._db):
+                self._db.executemany("DELETE FROM log WHERE position = ?", found)
+            with self._state:
+                self._unread -= sum(position > self._polled for (position,) in found)
         purge(self._path)
         return len(found)
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 import pyarrow as pa
@@ -95,6 +95,11 @@ class Brokered:
         forget(self.history, erasing.senders, again, erasing.touched)
         return found
 
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """As the workers had it some seconds ago."""
+        return self._applied.set_aside if self._applied is not None else {}
+
     def lag(self) -> int | None:
         """Events in the broker that no worker has acked, when it was last asked; asking goes on in the background."""
         if time.monotonic() - self._asked_s >= LAG_S and self._asking.acquire(blocking=False):
@@ -125,10 +130,15 @@ class Brokered:
 
 
 class Applied:
-    """Looks when events that were accepted here are in their persons' rows, and tells. A thread of its own."""
+    """Looks when events that were accepted here are in their persons' rows, and tells. A thread of its own.
+
+    set_aside: the users whose rows cannot be computed, each with the reason, as of the last look.
+    """
 
     def __init__(self, history: HistoryStore, told: Callable[[Sequence[str]], object]) -> None:
         self._history, self._told = history, told
+        self.set_aside: Mapping[str, str] = {}
+        self._asked_s = -LAG_S
         self._waiting: dict[tuple[str, str], float] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="applied", daemon=True)
@@ -156,6 +166,8 @@ class Applied:
                 self._stop.wait(AGAIN_S)
 
     def _look(self) -> None:
+        if time.monotonic() - self._asked_s >= LAG_S:
+            self.set_aside, self._asked_s = self._history.aside(), time.monotonic()
         with self._lock:
             keys = list(self._waiting)[:AT_ONCE]
         known = [k for k, there in zip(keys, self._history.known(keys), strict=True) if there] if keys else []

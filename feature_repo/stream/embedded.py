@@ -6,7 +6,7 @@ accepted event ─► log.db (durable) ─► stream ─► history.db ─► on
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 import pyarrow as pa
@@ -50,7 +50,7 @@ class Embedded:
         quarantine = Quarantine(settings.quarantine)
         self.log = SqliteLog(path, lake.last_position() + 1, self.history.position(), on_poison=quarantine.poison)
         self.processor = Processor(settings, self.history, clock, Past(settings))
-        self.stream = Stream(self.log, self.processor)
+        self.stream = Stream(self.log, self.processor, polled=lambda: self.log.polled)
         self.pending = Pending(self.stream, self.history.reader(), self.log.last)
         self._stop = threading.Event()
         self._drainer = threading.Thread(target=self._drain, name="lake", daemon=True)
@@ -80,12 +80,17 @@ class Embedded:
         """Call this with the persons whose rows have been written, each time."""
         self.processor.on_written = told
 
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """As `Live.set_aside`."""
+        return self.processor.aside
+
     def lag(self) -> int:
         """Events accepted and not yet in the online rows, those of people in the slow lane left out."""
         return max(0, self.log.last - self.stream.applied)
 
     def settle(self) -> None:
-        """Wait until everything that was accepted is applied, and give it to the lake; raises TimeoutError."""
+        """Give the lake everything that was accepted, applied or not; raises TimeoutError."""
         erasure.settle(self)
 
     def erase(self, erasing: Plan) -> dict[str, int]:

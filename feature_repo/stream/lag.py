@@ -4,8 +4,9 @@ log ─(log)─► history ─(due)─► online rows
                 └────(lake)─► the lake
 """
 
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feature_repo.history.history_store import HistoryStore, open_history
 from feature_repo.lake.lake import Lake
@@ -18,11 +19,12 @@ from feature_repo.settings import Settings, now_us
 @dataclass(frozen=True)
 class Lag:
     """log: events accepted and not applied yet. due: people whose online rows are to be written. lake: events by which
-    the lake is behind."""
+    the lake is behind. set_aside: users whose row cannot be computed, each with the reason."""
 
     log: int
     due: int
     lake: int
+    set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
 def lag(settings: Settings) -> Lag:
@@ -38,7 +40,7 @@ def lag(settings: Settings) -> Lag:
     if settings.log == "sqlite":
         return _embedded(settings, lake)
     with closing(open_history(settings)) as history, closing(open_log(settings.broker)) as log:
-        return Lag(log.lag(), history.waiting(now_us()), max(0, history.position() - lake))
+        return Lag(log.lag(), history.waiting(now_us()), max(0, history.position() - lake), history.aside())
 
 
 def _embedded(settings: Settings, lake: int) -> Lag:
@@ -47,4 +49,4 @@ def _embedded(settings: Settings, lake: int) -> Lag:
     last = extent(log_file(settings))
     with closing(open_history(settings)) as found:
         history: HistoryStore = found
-        return Lag(max(0, last - history.position()), history.waiting(now_us()), max(0, last - lake))
+        return Lag(max(0, last - history.position()), history.waiting(now_us()), max(0, last - lake), history.aside())

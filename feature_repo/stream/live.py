@@ -73,10 +73,10 @@ class Live(Protocol):
         ...
 
     def settle(self) -> None:
-        """Wait until what was accepted is applied, as far as that can be waited for, and give it to the lake.
+        """Give the lake what was accepted: all of it, or, where a broker holds it, what the workers have applied.
 
         Raises:
-            TimeoutError: it takes too long.
+            TimeoutError: the disk takes too long.
         """
         ...
 
@@ -94,6 +94,11 @@ class Live(Protocol):
         Raises:
             TakesLong: whoever asks is not patient, and somebody is in the slow lane.
         """
+        ...
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """The users whose rows cannot be computed, each with the reason, as far as is known here by now."""
         ...
 
     def lag(self) -> int | None:

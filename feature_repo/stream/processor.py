@@ -5,18 +5,23 @@ whose rows are due ─► lane (quick, slow, heavy) ─► as_of(now) ─► onl
 
 Whoever is touched is due in the history until their row has been written, so a kill at any moment costs nothing but
 doing the last batch again. In the slower lanes (see slow_lane.py) are those whose row takes long to compute, so that
-nobody else waits.
+nobody else waits. A user whose row fails is set aside (isolation.py): they are due again with their next event, and
+when the program starts again, as it may have been mended.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import pyarrow as pa
 
 from feature_repo.contract.events import Event
 from feature_repo.features.folding import foldable
 from feature_repo.history.history_store import UNNUMBERED, HistoryStore, row_of
+from feature_repo.history.working_set import WorkingSet
 from feature_repo.log.event_log import Delivered
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream import isolation
 from feature_repo.stream.online_rows import OnlineRows
 from feature_repo.stream.slow_lane import AT_ONCE, Lanes, Past, SlowLane, needs_past
 
@@ -24,6 +29,7 @@ MOST_PERSONS = 200
 """Rows that are computed together."""
 WHILE_ONE_WAITS = 50
 """The same while a decision waits for one of them."""
+_log = logging.getLogger(__name__)
 
 
 class Processor:
@@ -32,6 +38,7 @@ class Processor:
     past: reads events of senders whose past was left in the lake.
     refuses: of whom nothing more is taken, although the log holds it.
     slow: persons who have events that are applied and not in their row, because they are in the slow lane.
+    aside: users who are set aside because their row fails, each with the reason.
     on_written: is told whose rows have been written; it must not wait.
     reached: the log position up to which events are applied: in the row of whoever is not `behind`.
     awaited: whether somebody waits for an event that is not applied yet.
@@ -46,6 +53,8 @@ class Processor:
         refuses: Callable[[Event], bool] = lambda _: False,
     ) -> None:
         self.history, self.clock, self._refuses = history, clock, refuses
+        self.aside = history.aside()
+        history.defer(self.aside)
         self.slow = history.deferred()
         self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
         self._rows = OnlineRows(settings)
@@ -61,10 +70,22 @@ class Processor:
         with self._lanes.lock:
             rows = [row_of(d.position or UNNUMBERED, d.event) for d in delivered if not self._refuses(d.event)]
             added = self.history.add(rows)
-            self._lanes.quick.add(added)
+            try:
+                self._lanes.quick.add(added)
+            except Exception as error:
+                if isolation.of_a_store(error):
+                    raise
+                self._lanes.quick.forget(added.before)  # they are read again, and who fails is set aside, in `refresh`
             for person in added.touched:
                 self._mine.setdefault(person, self.reached)
             self.reached = self.history.position()
+
+    def reach(self, position: int) -> None:
+        """Everything up to this log position was applied or erased, or is no event."""
+        if position > self.reached:
+            with self._lanes.lock:
+                self.history.keep([], position)
+                self.reached = self.history.position()
 
     def behind(self, person: str) -> bool:
         """Whether an event that is applied is not in this person's row."""
@@ -104,11 +125,8 @@ class Processor:
             if slow:
                 self._lanes.slow.more()
             quick = [p for p in persons if p not in slow]
-            if quick:
-                found, by = self._lanes.quick.rows(quick, now)
-                self.history.note(self._rows.write(self.history, quick, found, by), by)
-                self.history.defer(foldable(self._lanes.quick, quick, now), now)
-                self.on_written(quick)
+            if quick and (written := self._write(self._lanes.quick, self.history, quick, now)):
+                self.history.defer(foldable(self._lanes.quick, written, now), now)
             for person in persons:
                 self._mine.pop(person, None)
                 self._first.pop(person, None)
@@ -152,12 +170,40 @@ class Processor:
     def _write_slow(self, lane: SlowLane, persons: Sequence[str]) -> None:
         if not persons:
             return
-        found, by = lane.rows(persons, self.clock())
-        lane.history.note(self._rows.write(lane.history, persons, found, by), by)
-        lane.fold(persons, self.clock())
-        self.on_written(persons)
+        written = self._write(lane, lane.history, persons, self.clock())
+        for error in isolation.failures(written, partial(lane.fold, now_us=self.clock())).values():
+            _log.warning("a user's old events are not folded, and their rows cost more: %s", isolation.where(error))
         with self._lanes.lock:  # nobody is touched meanwhile
             self.slow -= {p for p in persons if not lane.history.unsettled(p)}
+
+    def _write(
+        self, lane: WorkingSet | SlowLane, history: HistoryStore, persons: Sequence[str], at_us: int
+    ) -> list[str]:
+        """Write the rows of these users, and set aside those whose row fails; returns the others."""
+        known = history.position()
+
+        def write(some: Sequence[str]) -> None:
+            found, by = lane.rows(some, at_us)
+            history.note(self._rows.write(history, some, found, by), by)
+
+        failed = isolation.failures([p for p in persons if p not in self.aside], write)
+        for person in [p for p in persons if p in self.aside]:  # who failed before is tried alone
+            failed |= isolation.failures([person], write)
+        if failed:
+            history.set_aside({p: isolation.reason(error) for p, error in failed.items()}, known)
+        for person, error in failed.items():
+            if person not in self.aside:
+                _log.error(
+                    "the row of a user cannot be computed or written: %s. The user is set aside until their next event "
+                    "or the next start, and everybody else goes on; `python -m feature_repo lag` shows who it is",
+                    isolation.where(error),
+                )
+            self.aside[person] = isolation.reason(error)
+        written = [p for p in persons if p not in failed]
+        for person in written:
+            self.aside.pop(person, None)
+        self.on_written(written)
+        return written
 
     def rows(self, persons: Iterable[str], at_us: int, patient: bool = True) -> tuple[pa.Table, int]:
         """The rows in force at a time, and the position of the last event applied, see `Lanes.rows`."""
@@ -176,10 +222,10 @@ class Processor:
             gone = forget(self.history, senders, again, touched)
             for held in (self._lanes.quick, self._lanes.slow.fresh, self._lanes.heavy.fresh):
                 held.forget([*senders, *again])
+            for person in senders:
+                self.aside.pop(person, None)
             if touched:
-                found, by = self._lanes.slow.rows(touched, self.clock())
-                self.history.note(self._rows.write(self.history, touched, found, by), by)
-                self.on_written(touched)
+                self._write(self._lanes.slow, self.history, touched, self.clock())
             return gone
 
     def close(self) -> None:

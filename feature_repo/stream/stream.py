@@ -10,10 +10,11 @@ there.
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from feature_repo.contract.events import Event
 from feature_repo.log.event_log import Delivered, EventLog
 from feature_repo.stream.processor import MOST_PERSONS, Processor
 
@@ -36,14 +37,22 @@ class Stream:
     rows are written that an earlier process left.
     begun: set once this one has its part of the log, and what came of it at first is applied.
     reopen: opens the log anew after an error of it, for one that has to be.
+    polled: the position up to which `log.poll` has given everything, of a log that has positions.
     """
 
-    def __init__(self, log: EventLog, processor: Processor, reopen: Callable[[], EventLog] | None = None) -> None:
-        self.log, self.processor, self._reopen = log, processor, reopen
+    def __init__(
+        self,
+        log: EventLog,
+        processor: Processor,
+        reopen: Callable[[], EventLog] | None = None,
+        polled: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.log, self.processor, self._reopen, self._polled = log, processor, reopen, polled
         self.applied = 0
         self.begun = threading.Event()
         self._errors: dict[str, str] = {}
         self._stop = threading.Event()
+        self._turn, self._next_turn = threading.Lock(), threading.Lock()
         self._delivered: list[Delivered] = []
         self._looked_s = 0.0
         self._caught_up = False
@@ -75,6 +84,18 @@ class Stream:
         """Why it cannot go on, or None."""
         return "; ".join(self._errors.values()) or None
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No event is applied meanwhile; it begins when the step under way has ended, also where that step failed."""
+        with self._next_turn, self._turn:
+            yield
+
+    def drop(self, gone: Callable[[Event], bool]) -> None:
+        """Do not apply those events of this kind that the log has delivered already. Only while `paused`."""
+        dropped = [d for d in self._delivered if gone(d.event)]
+        self._delivered = [d for d in self._delivered if not gone(d.event)]
+        self.log.ack(dropped)
+
     def _again(self, step: Callable[[], object]) -> None:
         name = threading.current_thread().name
         while not self._stop.is_set():
@@ -88,12 +109,21 @@ class Stream:
                 self._stop.wait(1)
 
     def _step(self) -> None:
+        with self._next_turn:  # who waits for a pause gets it before the next step
+            self._turn.acquire()
+        try:
+            self._take_in()
+        finally:
+            self._turn.release()
+
+    def _take_in(self) -> None:
         self.processor.awaited = False
         patience_s = 0.0 if self.processor.waiting else TICK_S
         self._delivered = self._delivered or self._of_log(lambda log: log.poll(MOST_EVENTS, patience_s))
         if self._delivered:
             self.processor.apply(self._delivered)
             self._of_log(lambda log: log.ack(self._delivered))
+        self.processor.reach(self._polled())
         since_s = time.monotonic() - self._looked_s
         if len(self._delivered) == MOST_EVENTS and since_s < BEHIND_S:
             while self.processor.hurried and not self._stop.is_set():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from feature_repo.settings import now_us
+from feature_repo.stream import isolation
 from feature_repo.stream.slow_lane import TakesLong
 from serving.decide import Model, Situation, Snapshot, place
 from serving.features import Reader
@@ -55,7 +56,7 @@ class Announcer:
         self._opted_out, self._clock = opted_out, clock
         self._touched: dict[str, None] = {}
         self._looked_at: list[str] = []
-        self._later = frozenset[str]()
+        self._later, self._failing = frozenset[str](), set[str]()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._failed = False
         keeper.caught_up = self.touch
@@ -76,7 +77,9 @@ class Announcer:
     def touch(self, persons: Iterable[str]) -> None:
         """The rows of these have been written; from any thread, waits for nobody."""
         with self._lock:
+            persons = list(persons)
             self._touched |= dict.fromkeys(persons)
+            self._failing.difference_update(persons)
 
     @property
     def waiting(self) -> int:
@@ -92,7 +95,9 @@ class Announcer:
                 del self._touched[person]
         due = self._keeper.journal.due(now, AT_ONCE + min(len(self._later), MOST_LATER))
         everybody = list(dict.fromkeys([*persons, *due]))
-        rows = self._rows(everybody, now)
+        aside = {p for p in everybody if p in self._failing or p in self._reader.set_aside}
+        rows = self._rows([p for p in everybody if p not in aside], now)
+        self._later |= aside
         looked_at = [p for p in everybody if p not in self._later]
         for person in looked_at:
             if person in rows:
@@ -131,6 +136,12 @@ class Announcer:
         try:
             found, model = self._keeper.keep_up(person, row, now), self._model()
         except Unfollowed:  # of whom there is more to know `caught_up` will tell
+            return
+        except Exception as error:
+            if isolation.of_a_store(error):
+                raise
+            self._failing.add(person)  # nobody else waits; the user is tried again once their row is written anew
+            _log.error("the segments of a user cannot be followed: %s; the others' go on", isolation.where(error))
             return
         placed = place(now, row, Situation(found.document.state), model, self._playbook)
         why = placed.reasons[0] if placed.reasons else ""

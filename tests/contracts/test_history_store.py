@@ -396,6 +396,35 @@ def test_a_lease_ends_by_the_clock_of_the_server(redis_address: str) -> None:
         history.erase(["u"])
 
 
+def test_who_is_set_aside_is_due_no_more_until_an_event_comes_or_they_are_deferred(history: HistoryStore) -> None:
+    history.add([row("m1", "bad"), row("m2", "good")])
+    history.set_aside({"bad": "because"}, history.position())
+    assert (history.aside(), history.unsettled("bad"), history.waiting(EVER)) == ({"bad": "because"}, False, 1)
+    history.note({"good": Written(1_000, None)}, history.position())
+    assert (history.aside(), history.claim(EVER, 10)) == ({"bad": "because"}, [])
+    history.add([row("m3", "bad")])
+    assert history.aside() and history.unsettled("bad")
+    history.note({"bad": Written(1_000, None)}, history.position())
+    assert (history.aside(), history.waiting(EVER)) == ({}, 0)
+    history.add([row("m4", "bad")])
+    history.set_aside({"bad": "late"}, history.position() - 1)
+    assert history.unsettled("bad"), "an event came after what the reason is about"
+    history.set_aside({"bad": "again"}, history.position())
+    history.defer(history.aside())
+    assert (history.aside(), history.unsettled("bad"), history.deferred()) == ({"bad": "again"}, True, {"bad"})
+    history.set_aside({"bad": "slow"}, history.position())
+    assert (history.deferred(), history.waiting(EVER)) == (set(), 0)
+    history.erase(["bad"])
+    assert history.aside() == {}
+
+
+@pytest.mark.parametrize("base", [(2**64, -(2**100)), (0, 2**53 + 1)])
+def test_a_checkpoint_keeps_sums_of_any_size(history: HistoryStore, base: tuple[int, int]) -> None:
+    history.add([row("m1", "u", ts_us=500)])
+    assert history.fold("u", Checkpoint(THROUGH, base), ["m1"], history.position())
+    assert history.checkpoints(["u"])["u"].base == base
+
+
 THROUGH = 1_000
 
 

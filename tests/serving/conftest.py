@@ -71,6 +71,8 @@ class FakeReader:
         self.waits: set[str] = set()
         self.behind: int | None = None
 
+    set_aside: Mapping[str, str] = {}
+
     def lag(self) -> int | None:
         return self.behind
 

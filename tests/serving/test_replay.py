@@ -57,6 +57,8 @@ class Reader:
     local = True
     down = False
 
+    set_aside: Mapping[str, str] = {}
+
     def lag(self) -> int | None:
         return 0
 
