@@ -225,8 +225,10 @@ class Engine:
     def _answer(self, user_id: str, at: int, found: Found, person: Followed, explain: bool, stale: bool) -> Decision:
         if user_id in self.reader.set_aside:
             stale = True
-            known = isinstance(found, Snapshot) and found.values
-            found = msgspec.structs.replace(found, note=SET_ASIDE) if known else Unavailable(SET_ASIDE)
+            if isinstance(found, Snapshot) and found.values:
+                found = msgspec.structs.replace(found, note=SET_ASIDE)
+            else:
+                found = Unavailable(SET_ASIDE)
         elif stale and isinstance(found, Snapshot):
             found = msgspec.structs.replace(found, note=STALE)
         model = self.champion.model
