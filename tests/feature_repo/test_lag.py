@@ -52,7 +52,12 @@ def test_beside_a_service_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
     shown = CliRunner().invoke(main, ["lag"])
     assert shown.output.splitlines()[0] == "       0  events accepted and not applied yet"
-    assert json.loads(CliRunner().invoke(main, ["lag", "--json"]).output) == {"log": 0, "due": 0, "lake": 0}
+    assert json.loads(CliRunner().invoke(main, ["lag", "--json"]).output) == {
+        "log": 0,
+        "due": 0,
+        "lake": 0,
+        "set_aside": {},
+    }
 
 
 def test_a_broker_and_the_history_that_numbers_its_events(tmp_path: Path) -> None:
