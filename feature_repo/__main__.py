@@ -18,6 +18,7 @@ from feature_repo.storage import BusyError
 SHOWN_ASIDE = 10
 """Users who are set aside that `lag` names; with --json it names all."""
 
+
 def _explained(run: Callable[[], Any]) -> Any:
     """Run, and show what a person can do something about as one line in place of a traceback."""
     try:
