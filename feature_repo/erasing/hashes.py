@@ -24,6 +24,11 @@ class Hashes:
         """The hash, 16 bytes, of a user id or "anon:" + anonymous id."""
         return blake2b(sender.encode(errors="surrogatepass"), key=self._key, digest_size=16).digest()
 
+    def prepare(self) -> None:
+        """Make the key where there is none."""
+        if not self.file.exists():
+            _make(self.file)
+
     def needed(self, by: Path) -> None:
         """Say that a file holds such hashes.
 

@@ -138,7 +138,8 @@ class Tombstones:
             self._hashes |= hashes
 
     def _open(self) -> "closing[sqlite3.Connection]":
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():
+            self._hash.prepare()  # first: a kill in between must not leave a file without its key
         db = sqlite3.connect(self._file, isolation_level=None, timeout=30)
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(_TABLES)
