@@ -6,7 +6,7 @@ The index is brought up to date by whoever has written to the lake. Files that i
 whole, so it decides how long a look-up takes, and never what it gives.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,11 +25,15 @@ TRIES = 5
 
 
 class LakeIndex:
-    """Reads the lake of a state folder by user id and by anonymous id. Safe from several threads and processes."""
+    """Reads the lake of a state folder by user id and by anonymous id, for one look-up or one writer at a time.
+
+    What it has read it keeps: the events of a user and those of the user's anonymous ids mostly share row groups.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.lake = Lake(settings.lake)
         self._index = KeyIndex(settings.state / FILE)
+        self._read: dict[tuple[str, str, int], pa.Table] = {}
 
     def refresh(self) -> int:
         """Index the files that are new, and forget those that are gone; returns how many were new."""
@@ -53,7 +57,8 @@ class LakeIndex:
             found = self._index.find(live.versions, keys)
             wanted: dict[str, list[int] | None] = {**found.places, **dict.fromkeys(found.unknown)}
             try:
-                parts = [rows for name, groups in wanted.items() for rows in self._rows(name, groups, values)]
+                read = {name: self._rows(name, live.versions[name], groups, values) for name, groups in wanted.items()}
+                parts = [rows for of_file in read.values() for rows in of_file]
             except FileNotFoundError:  # a compaction has removed it
                 continue
             except pa.ArrowInvalid as error:
@@ -63,15 +68,21 @@ class LakeIndex:
                 return pa.concat_tables([STORED.empty_table(), *parts]), live.last_position
         raise RuntimeError(f"{self.lake.folder.uri}: its files were replaced {TRIES} times while they were read")
 
-    def _rows(self, name: str, groups: Iterable[int] | None, values: Mapping[str, pa.Array]) -> Iterator[pa.Table]:
+    def _rows(
+        self, name: str, version: str, groups: Sequence[int] | None, values: Mapping[str, pa.Array]
+    ) -> Iterator[pa.Table]:
         """The rows of one file with one of these values. groups: where to look; None: everywhere."""
-        with self.lake.folder.open(name) as source, pq.ParquetFile(source) as file:
-            for group in range(file.num_row_groups) if groups is None else groups:
-                if groups is None and not pc.any(_matches(_read(file, group, KEYS), values)).as_py():
-                    continue
-                rows = _read(file, group, STORED.names)
-                if (theirs := rows.filter(_matches(rows, values))).num_rows:
-                    yield theirs.cast(STORED)
+        if groups is None or any((name, version, group) not in self._read for group in groups):
+            with self.lake.folder.open(name) as source, pq.ParquetFile(source) as file:
+                for group in range(file.num_row_groups) if groups is None else groups:
+                    if groups is None and not pc.any(_matches(_read(file, group, KEYS), values)).as_py():
+                        continue
+                    if (name, version, group) not in self._read:
+                        self._read[name, version, group] = _read(file, group, STORED.names)
+                groups = groups or range(file.num_row_groups)
+        for rows in (self._read[name, version, group] for group in groups if (name, version, group) in self._read):
+            if (theirs := rows.filter(_matches(rows, values))).num_rows:
+                yield theirs.cast(STORED)
 
     def _entries(self, name: str) -> Iterator[tuple[int, Iterable[str]]]:
         with self.lake.folder.open(name) as source, pq.ParquetFile(source) as file:

@@ -47,7 +47,7 @@ COLUMNS = f"{_STORED}, left(md5({_CONTENT}), 16) AS content_hash"
 
 _REQUIRED = ("message_id", "type", "ts_us", "received_us")
 _INLINE_SENDERS = 100
-ROW_GROUP = 4_096
+ROW_GROUP = 2_048
 """Rows that are read together at least: small, because a user's rows are looked up one row group at a time."""
 
 

@@ -26,13 +26,14 @@ def around(settings: Settings, user: str) -> pa.Table:
     user: a user id, or "anon:" + an anonymous id. Of a user id: all of their events, and all that have one of the
     anonymous ids that were ever linked to it, whoever sent those. Of an anonymous id: all events that have it.
     """
+    index = LakeIndex(settings)
     if user.startswith(ANONYMOUS):
-        return canonical(_with(settings, [], [user.removeprefix(ANONYMOUS)]))
-    own = _with(settings, [user], [])
+        return canonical(_with(settings, index, [], [user.removeprefix(ANONYMOUS)]))
+    own = _with(settings, index, [user], [])
     linked = sorted(linked_ids(canonical(own), user))
     if not linked:
         return canonical(own)
-    both = pa.concat_tables([own, _with(settings, [], linked)])
+    both = pa.concat_tables([own, _with(settings, index, [], linked)])
     first = both.append_column("at", pa.array(range(both.num_rows))).group_by("position").aggregate([("at", "min")])
     return canonical(both.take(first["at_min"]))
 
@@ -72,12 +73,11 @@ def _smallest(events: pa.Table, places: Sequence[int]) -> int:
 _CONTENT = ("type", "name", "user_id", "anonymous_id", "properties", "traits", "context")
 
 
-def _with(settings: Settings, users: Collection[str], anonymous_ids: Collection[str]) -> pa.Table:
+def _with(settings: Settings, index: LakeIndex, users: Collection[str], anonymous_ids: Collection[str]) -> pa.Table:
     """Every copy of the events with one of these ids.
 
     What is not in the lake is read before the lake is, so that an event on its way there is seen in one of them.
     """
-    index = LakeIndex(settings)
     recent = _recent(settings, index.lake.last_position(), users, anonymous_ids)
     rows, last = index.rows(users, anonymous_ids)
     return pa.concat_tables([rows, recent.filter(pc.greater(recent["position"], last))])

@@ -8,7 +8,7 @@ import msgspec
 from tests.bench.figures import Cell, Check, Result, Table
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-ORDER = ("backfill", "training_set", "decide", "decisions", "live")
+ORDER = ("backfill", "training_set", "decide", "decisions", "live", "lookup")
 
 
 class Bench(msgspec.Struct):
