@@ -239,7 +239,7 @@ class Lake:
         if wanted is not None and files:
             needed = {sql.sender_bucket(s, state.manifest.buckets) for s in wanted}
             files = tuple(f for f in files if f.bucket in needed)
-        query = sql.canonical(self._urls(files), self._urls(state.log), sql.senders_filter(wanted))
+        query = sql.canonical(self._urls(files), self._urls(state.log), sql.senders_filter(con.con, wanted))
         return self._query(con, query)
 
     def snapshot(self, con: "Backend") -> "Snapshot":

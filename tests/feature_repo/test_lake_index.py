@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -131,3 +132,19 @@ def test_what_is_read_does_not_grow_with_the_others(
 def plain(n: int, user: str | None, device: str | None = None) -> Event:
     at = histories.BASE + n
     return Event("page", f"m{n}", user, device, at, at, None, {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "odd", ["nul\x00in it", "'; drop table lake; --", "ß\\u0027'", "x" * 256, "$1 ?", "getvariable('a')"]
+)
+def test_ids_are_values_and_never_sql(tmp_path: Path, odd: str) -> None:
+    settings = Settings(home=tmp_path, domain="saas")
+    lake, con = Lake(settings.lake), ibis.duckdb.connect()
+    lake.append([plain(1, odd), plain(2, "u1"), plain(3, None, odd), plain(4, None, "d1")])
+    for senders in ([odd], [odd, f"anon:{odd}"], [odd, *(f"x{n}" for n in range(500))]):
+        found = lake.events(con, senders).message_id.to_pyarrow().to_pylist()
+        assert sorted(found) == ["m1", "m3"][: 1 + (f"anon:{odd}" in senders)]
+    assert user_events.around(settings, odd)["message_id"].to_pylist() == ["m1"]
+    assert user_events.around(settings, f"anon:{odd}")["message_id"].to_pylist() == ["m3"]
+    assert lake.erase([odd, f"anon:{odd}"], [("u1", odd)]) == 2
+    assert sorted(lake.events(con).message_id.to_pyarrow().to_pylist()) == ["m2", "m4"]
