@@ -28,10 +28,12 @@ def main() -> None:
 @domain_option
 @click.option("--now", type=click.DateTime(), help="Train on what is known at this time (UTC); default: the clock.")
 @click.option("--trials", default=9, show_default=True, help="Trials of LightGBM; the others get fewer.")
-@click.option("--timeout", default=20.0, show_default=True, help="Seconds for tuning each candidate.")
+@click.option(
+    "--timeout", type=float, help="At most so many seconds for tuning each candidate; the default tries all of them."
+)
 @click.option("--seed", default=7, show_default=True)
 @click.option("--personas/--no-personas", default=True, show_default=True, help="Look for groups who behave alike.")
-def train(domain: str, now: datetime | None, trials: int, timeout: float, seed: int, personas: bool) -> None:
+def train(domain: str, now: datetime | None, trials: int, timeout: float | None, seed: int, personas: bool) -> None:
     """Train every candidate and register the best as a new version. @champion stays where it is.
 
     Example: python -m training train --domain saas --trials 20

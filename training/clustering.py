@@ -58,13 +58,7 @@ class MixtureOf:
 
     def fit(self, Z: np.ndarray, seed: int) -> Shape:
         """k Gaussians; what does not converge in 100 steps is taken as it is, and has to be stable like the others."""
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            found = GaussianMixture(self.k, reg_covar=1e-3, random_state=seed).fit(Z)
+        found = GaussianMixture(self.k, reg_covar=1e-3, random_state=seed).fit(Z)
         factor = np.asarray(found.precisions_cholesky_)  # (k, q, q)
         means = np.einsum("ki,kij->jk", found.means_, factor).ravel()
         heights = np.log(found.weights_) + np.log(factor.diagonal(axis1=1, axis2=2)).sum(axis=1)

@@ -1,6 +1,11 @@
 """The contest: every candidate is tuned, fitted, calibrated and judged on the same holdout."""
 
-from collections.abc import Iterator, Sequence
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,24 +44,63 @@ class Result:
         return self.tuned.kind.kind
 
 
+@contextmanager
+def one_thread_each() -> Iterator[ThreadPoolExecutor]:
+    """A pool with a thread for each core, in which every fit uses one thread, so that it gives the same bits anywhere.
+
+    What is under way when an error ends the training is waited for; what has not begun is not. A fit that does not
+    converge warns nobody: it is judged by its scores like the others.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+        pool = ThreadPoolExecutor(
+            os.cpu_count() or 1, "training", threadpool_limits, (1,)
+        )  # OpenMP counts a thread's own
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def compete(
-    domain: Domain, split: Split, plan: Plan, progress: Progress, kinds: Sequence[type[Candidate]] = KINDS
-) -> Iterator[Result]:
-    """Tune, fit, calibrate and judge each candidate."""
+    domain: Domain,
+    split: Split,
+    plan: Plan,
+    progress: Progress,
+    pool: ThreadPoolExecutor,
+    kinds: Sequence[type[Candidate]] = KINDS,
+) -> list["Future[Result]"]:
+    """Tune, fit, calibrate and judge each candidate in a thread of the pool; their results, in the order of `kinds`."""
     inputs = dataset.inputs(domain, plan.service or None)
     strings = dataset.categorical(domain, inputs)
     parts = splits.time_folds(split.train, plan.folds, plan.gap_us)
     folds = prepare([Split(thin(s.train, plan.fold_rows, plan.seed), s.holdout, s.dropped) for s in parts], inputs)
     progress.expect(sum(plan.trials_of(kind.kind) for kind in kinds))
-    for kind in kinds:
-        progress.say(f"tuning {kind.kind} over {len(folds)} folds in time")
-        told = partial(_tell, progress, kind.kind)
-        tuned = tune(kind, folds, strings, plan.trials_of(kind.kind), plan.seed, plan.timeout, told)
-        yield judge(tuned, domain, split, strings, plan)
+    progress.say(f"tuning {', '.join(kind.kind for kind in kinds)} over {len(folds)} folds in time")
+    on_trial = _in_turn(progress)
+
+    def result_of(kind: type[Candidate]) -> Result:
+        tuned = tune(
+            kind, folds, strings, plan.trials_of(kind.kind), plan.seed, plan.timeout, partial(on_trial, kind.kind)
+        )
+        return judge(tuned, domain, split, strings, plan)
+
+    slowest_first = {kind: pool.submit(result_of, kind) for kind in reversed(kinds)}
+    return [slowest_first[kind] for kind in kinds]
 
 
-def _tell(progress: Progress, kind: str, trial: Trial) -> None:
-    progress.step(f"{kind}, log loss {trial.loss:.4f} ({trial.state})")
+def _in_turn(progress: Progress) -> Callable[[str, Trial], None]:
+    """Notes each trial of each candidate with the progress, from any thread."""
+    lock = threading.Lock()
+
+    def on_trial(kind: str, trial: Trial) -> None:
+        with lock:
+            progress.step(f"{kind}, log loss {trial.loss:.4f} ({trial.state})")
+
+    return on_trial
 
 
 def judge(tuned: Tuned, domain: Domain, split: Split, strings: list[str], plan: Plan) -> Result:

@@ -136,16 +136,16 @@ def _telling(people: pd.DataFrame, names: list[str]) -> list[str]:
 def _tried(
     Z: np.ndarray, candidates: Sequence[Method], seed: int, limits: Limits, progress: Progress
 ) -> Iterator[tuple[Method, Shape, Tried]]:
+    """Fit every method and look at what costs nothing: the sizes of its groups, and how clear they are."""
     progress.expect(len(candidates))
     for method in candidates:
         shape = method.fit(Z, seed)
-        done = _judged(Z, method, shape, seed, limits)
-        progress.step(f"{method.name}, silhouette {done.silhouette:.2f}, stability {done.stability:.2f}")
-        yield method, shape, done
+        sized = _sized(Z, method, shape, seed, limits)
+        progress.step(f"{method.name}, silhouette {sized.silhouette:.2f}")
+        yield method, shape, sized
 
 
-def _judged(Z: np.ndarray, method: Method, shape: Shape, seed: int, limits: Limits) -> Tried:
-    """Sizes first, since they cost nothing."""
+def _sized(Z: np.ndarray, method: Method, shape: Shape, seed: int, limits: Limits) -> Tried:
     groups = shape.nearest(Z)
     sizes = np.bincount(groups[groups > NOISE], minlength=shape.groups) / len(Z)
     smallest, noise = float(sizes.min(initial=1.0)), float((groups == NOISE).mean())
@@ -157,31 +157,49 @@ def _judged(Z: np.ndarray, method: Method, shape: Shape, seed: int, limits: Limi
         return replace(seen, refused=f"smallest share {smallest:.3f} is below {limits.smallest:g}")
     if noise > limits.noise:
         return replace(seen, refused=f"share {noise:.2f} in no group is above {limits.noise:g}")
-    stable = stability(Z, method, limits.splits, seed)
-    low = f"stability {stable:.2f} is below {limits.stability:g}" if stable < limits.stability else ""
-    return replace(seen, stability=stable, refused=low)
+    return seen
 
 
 def _choose(
     Z: np.ndarray, found: list[tuple[Method, Shape, Tried]], seed: int, limits: Limits
 ) -> tuple[tuple[Tried, ...], Shape | None]:
-    """The clearest of the passable that is clearer than chance, and what all of them were told."""
+    """The clearest stable one that is clearer than chance. Stability and chance are looked at until it is known.
+
+    Of those whose silhouette is within `limits.equal` of the clearest stable one, the earlier, simpler one is taken.
+    """
     tried = [t for _, _, t in found]
+    able = sorted((i for i, t in enumerate(tried) if not t.refused), key=lambda i: -tried[i].silhouette)
+    best = next((tried[i].silhouette for i in able if _is_stable(Z, found, tried, i, seed, limits)), None)
+    if best is None:
+        return tuple(tried), None
     won: Shape | None = None
-    best = max((t.silhouette for t in tried if not t.refused), default=0.0)
-    able = (i for i, t in enumerate(tried) if not t.refused)
     for i in sorted(able, key=lambda i: (max(best - limits.equal - tried[i].silhouette, 0), i)):
-        method, shape, done = found[i]
-        if won is not None:
-            tried[i] = replace(done, refused="not as clear")
+        if tried[i].refused:
             continue
-        by_chance = chance(Z, method, limits, seed)
-        if done.silhouette <= by_chance + limits.margin:
-            why = f"silhouette {done.silhouette:.2f} is not {limits.margin:g} above {by_chance:.2f}, that of chance"
-            tried[i] = replace(done, chance=by_chance, refused=why)
-        else:
-            won, tried[i] = shape, replace(done, chance=by_chance)
+        if won is not None:
+            tried[i] = replace(tried[i], refused="not as clear")
+        elif _is_stable(Z, found, tried, i, seed, limits):
+            method, shape, _ = found[i]
+            clear = tried[i].silhouette
+            by_chance = chance(Z, method, limits, seed, enough=clear - limits.margin)
+            tried[i] = replace(tried[i], chance=by_chance)
+            if clear > by_chance + limits.margin:
+                won = shape
+            else:
+                why = f"silhouette {clear:.2f} is not {limits.margin:g} above {by_chance:.2f}, that of chance"
+                tried[i] = replace(tried[i], refused=why)
     return tuple(tried), won
+
+
+def _is_stable(
+    Z: np.ndarray, found: list[tuple[Method, Shape, Tried]], tried: list[Tried], i: int, seed: int, limits: Limits
+) -> bool:
+    """Whether clustering `i` is stable; what came of it is noted in `tried`, and is not asked twice."""
+    if np.isnan(tried[i].stability):
+        agreed = stability(Z, found[i][0], limits.splits, seed, limits.stability)
+        low = f"stability {agreed:.2f} is below {limits.stability:g}" if agreed < limits.stability else ""
+        tried[i] = replace(tried[i], stability=agreed, refused=low)
+    return not tried[i].refused
 
 
 def silhouette(Z: np.ndarray, groups: np.ndarray, most: int, seed: int) -> float:
@@ -195,20 +213,31 @@ def silhouette(Z: np.ndarray, groups: np.ndarray, most: int, seed: int) -> float
     return float(silhouette_samples(Z[inside], groups[inside]).sum() / len(Z))
 
 
-def stability(Z: np.ndarray, method: Method, splits: int, seed: int) -> float:
-    """Mean adjusted Rand index of clusterings of the halves, each assigning everybody; noise is a group of its own."""
-    agreed = []
+def stability(Z: np.ndarray, method: Method, splits: int, seed: int, least: float = -1.0) -> float:
+    """Mean adjusted Rand index of clusterings of the halves, each assigning everybody; noise is a group of its own.
+
+    least: no further split is made once the mean over all of them cannot reach it, even if the rest agreed wholly; then
+        it is the mean over those that were made, and below `least`.
+    """
+    agreed: list[float] = []
     for split in range(splits):
         order = np.random.default_rng([seed, split]).permutation(len(Z))
         halves = order[: len(Z) // 2], order[len(Z) // 2 :]
         one, other = (method.fit(Z[half], seed).nearest(Z) for half in halves)
         agreed.append(adjusted_rand_score(one, other))
+        if (sum(agreed) + splits - len(agreed)) / splits < least:
+            break
     return float(np.mean(agreed))
 
 
-def chance(Z: np.ndarray, method: Method, limits: Limits, seed: int) -> float:
-    """The best silhouette of the method in as many points without groups."""
+def chance(Z: np.ndarray, method: Method, limits: Limits, seed: int, enough: float = np.inf) -> float:
+    """The best silhouette of the method in as many points without groups; no more are drawn once it is `enough`."""
     rng = np.random.default_rng([seed, limits.draws])
     spread, low, high = Z.std(axis=0), Z.min(axis=0), Z.max(axis=0)
-    clouds = (c for _ in range(limits.draws) for c in (rng.normal(0, spread, Z.shape), rng.uniform(low, high, Z.shape)))
-    return max(silhouette(c, method.fit(c, seed).nearest(c), limits.seen, seed) for c in clouds)
+    best = -1.0
+    for _ in range(limits.draws):
+        for cloud in (rng.normal(0, spread, Z.shape), rng.uniform(low, high, Z.shape)):
+            best = max(best, silhouette(cloud, method.fit(cloud, seed).nearest(cloud), limits.seen, seed))
+            if best >= enough:
+                return best
+    return best

@@ -8,7 +8,8 @@ from typing import Any
 class Plan:
     """The settings of a training.
 
-    trials: of LightGBM; the logistic regression gets half, the forest a third. timeout: seconds for tuning a candidate.
+    trials: of LightGBM; the logistic regression gets half, the forest a third. timeout: seconds
+    for tuning a candidate; None, so that a busy machine tries as much as an idle one: `fold_rows` bounds the cost.
     folds: of the cross-validation in time. fold_rows: most rows that a fold is fitted on, whole people drawn by `seed`.
     holdout: smallest share of the people in the newest cohorts that are held out. gap_us: time between the last label
     known in training and the first observation held out. calibrate: share of the people in training, the newest, that
@@ -17,7 +18,7 @@ class Plan:
     """
 
     trials: int = 9
-    timeout: float = 20.0
+    timeout: float | None = None
     folds: int = 3
     fold_rows: int = 6_000
     holdout: float = 0.2

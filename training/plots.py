@@ -17,12 +17,16 @@ Scores = Mapping[str, np.ndarray]
 """Name of a model → (n,) its probabilities."""
 
 
-def _canvas(title: str, x: str, y: str, height: float = 4.2) -> tuple["Figure", "Axes"]:
-    """A figure that no window system is needed for."""
+def _canvas(title: str, x: str, y: str, height: float = 4.2, left: float = 0.12) -> tuple["Figure", "Axes"]:
+    """A figure that no window system is needed for. left: share of the width for what stands left of the axes.
+
+    Margins are fixed: matplotlib's own layouts draw every figure twice.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(5.6, height), dpi=110)
+    figure.subplots_adjust(left, 0.48 / height, 0.97, 1 - 0.32 / height)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -71,7 +75,7 @@ def calibration(y: np.ndarray, scores: Scores) -> "Figure":
 def importance(name: str, shares: Mapping[str, float], most: int = 20) -> "Figure":
     """The features that the model leans on most, as shares of all."""
     top = list(shares.items())[:most][::-1]
-    figure, axes = _canvas(f"What {name} leans on", "share of importance", "", height=1.2 + 0.24 * len(top))
+    figure, axes = _canvas(f"What {name} leans on", "share of importance", "", height=1.2 + 0.24 * len(top), left=0.42)
     axes.barh([k for k, _ in top], [v for _, v in top], color="#3b6ea5")
     axes.tick_params(axis="y", labelsize=8)
     return figure

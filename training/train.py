@@ -11,7 +11,7 @@ from feature_repo.domain import Domain
 from feature_repo.settings import Settings
 from training import dataset, leakage, registry, splits, tracking
 from training.board import Board
-from training.contest import Result, choose, compete, labels
+from training.contest import Result, choose, compete, labels, one_thread_each
 from training.discovery import Discovered, discover
 from training.evaluate import Interval, intervals
 from training.plan import Plan
@@ -74,8 +74,11 @@ def train(settings: Settings, now_us: int, plan: Plan = Plan(), progress: Progre
         sizes = len(rows), len(split.train), len(split.holdout)
         progress.say(f"of {sizes[0]} rows {sizes[1]} to learn from, {sizes[2]} held out, the others known too late")
         board = Board(settings, domain, experiment_id, run.info.run_id)
-        results = [board.post(r, split) for r in compete(domain, split, plan, progress)]
-        found = personas_of(domain, split, plan, progress)
+        with one_thread_each() as pool:
+            found_later = pool.submit(personas_of, domain, split, plan)
+            results = [board.post(r.result(), split) for r in compete(domain, split, plan, progress, pool)]
+            progress.say("personas: clusterings of the people to learn from")
+            found = found_later.result()
         best = with_personas(choose(results), found)
         figures = intervals(
             labels(split.holdout), best.scores, split.holdout["user_id"].to_numpy(), plan.draws, plan.seed
@@ -103,12 +106,9 @@ def labelled_rows(
     return rows
 
 
-def personas_of(domain: Domain, split: Split, plan: Plan, progress: Progress) -> Discovered | None:
+def personas_of(domain: Domain, split: Split, plan: Plan) -> Discovered | None:
     """The personas of the people to learn from, None where the plan leaves them out."""
-    if not plan.personas:
-        return None
-    progress.say("personas: clusterings of the people to learn from")
-    return discover(domain, split.train, plan.service or None, plan.seed, progress=progress)
+    return discover(domain, split.train, plan.service or None, plan.seed) if plan.personas else None
 
 
 def with_personas(best: Result, found: Discovered | None) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import clone
 
 from training.candidates import Candidate
 from training.evaluate import log_loss
@@ -105,13 +105,7 @@ def tune(
 
 
 def _fold_loss(candidate: Candidate, fold: Fold) -> float:
-    import warnings
-
-    from sklearn.base import clone
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)  # a trial that does not converge just scores so
-        p = clone(candidate).fit(fold.X, fold.y).predict_proba(fold.X_next)[:, 1]
+    p = clone(candidate).fit(fold.X, fold.y).predict_proba(fold.X_next)[:, 1]
     return log_loss(fold.y_next, p, np.ones(len(p)))
 
 
