@@ -51,15 +51,24 @@ def simulate(users: int, seed: int, experiment: bool) -> None:
 @main.command()
 @domain_option
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of source tables.")
-def ingest(domain: str, data: Path | None) -> None:
-    """Fill the lake from a domain's source. A second time it does nothing.
+@click.option(
+    "--changed",
+    type=click.Choice(["refuse", "reread"]),
+    default="refuse",
+    show_default=True,
+    help="What to do about a *.jsonl file that was written anew under the same name.",
+)
+def ingest(domain: str, data: Path | None, changed: str) -> None:
+    """Fill the lake from a domain's source. A second time it takes in what is new.
 
     Example: python -m feature_repo ingest --domain oulad --data ~/oulad
     """
     from feature_repo.lake.log_to_lake import ingest as fill_lake
 
-    settings = Settings(domain=domain)
-    _show_ingested(_explained(lambda: fill_lake(settings, data)))
+    settings, options = Settings(domain=domain), {"changed": changed} if changed == "reread" else {}
+    if options and not (data and any(data.glob("*.jsonl"))):
+        raise click.UsageError("--changed is for folders with *.jsonl files")
+    _show_ingested(_explained(lambda: fill_lake(settings, data, **options)))
 
 
 def _show_ingested(ingested: Any) -> None:

@@ -1,10 +1,8 @@
 """The door: raw events in, through the contract, to the lake or the quarantine."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +15,33 @@ from feature_repo.erasing.tombstones import ERASED, Tombstones
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.progress import Bars
-from feature_repo.settings import Settings, now_us
+from feature_repo.settings import Settings
 
 Raw = bytes | dict[str, Any]
 BATCH = 50_000
+
+
+class Intake:
+    """Parses raw events of a domain; the accepted go to the lake, the others as they came to the quarantine.
+
+    The accepted get what the domain's steps add, but for those over HTTP.
+
+    Raises:
+        ValueError: a table that a step joins with is not there or not right.
+    """
+
+    def __init__(self, settings: Settings, domain: Domain) -> None:
+        self._domain, self._enrich = domain, Enrichment(domain).pure if domain.enrich else None
+        self._lake, self._quarantine = Lake(settings.lake), Quarantine(settings.quarantine)
+        self._erased = Tombstones(settings.state)
+
+    def take(self, batch: Sequence[tuple[Raw, int]]) -> Ingested:
+        """Take (raw, received_us) pairs in, in their order; durable when it returns."""
+        refused = Counter[str]()
+        good = _parsed(batch, self._domain, self._quarantine, refused, self._erased)
+        self._lake.append([self._enrich(event) for event in good] if self._enrich else good)
+        self._quarantine.flush()
+        return Ingested(len(good), dict(sorted(refused.items())))
 
 
 def take_in(
@@ -30,56 +51,21 @@ def take_in(
     total: int | None = None,
     progress: bool = True,
 ) -> Ingested:
-    """Parse (raw, received_us) pairs in order; the accepted go to the lake, the others as they came to the quarantine.
-
-    The accepted get what the domain's steps add, but for those over HTTP. total: how many there are, for the bar.
-
-    Raises:
-        ValueError: a table that a step joins with is not there or not right.
-    """
-    enrich = Enrichment(domain).pure if domain.enrich else None
-    lake, quarantine, erased = Lake(settings.lake), Quarantine(settings.quarantine), Tombstones(settings.state)
-    accepted, refused = 0, Counter[str]()
+    """Take (raw, received_us) pairs in, see Intake. total: how many there are, for the bar."""
+    intake, taken = Intake(settings, domain), Ingested(0, {})
     with Bars(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("events", total=total)
         for batch in _batches(events, BATCH):
-            good = _parsed(batch, domain, quarantine, refused, erased)
-            lake.append([enrich(event) for event in good] if enrich else good)
-            accepted += len(good)
+            taken = together(taken, intake.take(batch))
             bar.advance(task, len(batch))
-    quarantine.flush()
-    return Ingested(accepted, dict(sorted(refused.items())))
+    return taken
 
 
-def take_in_files(settings: Settings, domain: Domain, folder: Path | None) -> Ingested:
-    """What is new in the `*.jsonl` files of a folder, one event a line; they may have grown since the last time.
-
-    Returns the counts of all times. A kill in between makes some lines come twice, which changes nothing but counts.
-
-    Raises:
-        ValueError: no folder was given, or it holds no such file.
-    """
-    files = sorted(folder.glob("*.jsonl")) if folder else []
-    if not files:
-        raise ValueError(f"{domain.name}: expected DATA=<a folder with *.jsonl files, one event a line>; came {folder}")
-    bookmark = settings.state / "intake.json"
-    held: dict[str, Any] = {"bytes": {}, "accepted": 0, "refused": {}}
-    if bookmark.exists():
-        held = json.loads(bookmark.read_text())
-    for file in files:
-        known = held["bytes"].get(file.name, 0)
-        new = file.read_bytes()[known:]
-        whole = new[: new.rfind(b"\n") + 1]
-        lines = ((line, now_us()) for line in whole.splitlines() if line.strip())
-        taken = take_in(settings, domain, lines)
-        held["bytes"][file.name] = known + len(whole)
-        held["accepted"] += taken.accepted
-        held["refused"] = dict(Counter(held["refused"]) + Counter(taken.refused))
-        bookmark.parent.mkdir(parents=True, exist_ok=True)
-        part = bookmark.with_suffix(".part")
-        part.write_text(json.dumps(held))
-        part.rename(bookmark)
-    return Ingested(held["accepted"], held["refused"])
+def together(one: Ingested, other: Ingested) -> Ingested:
+    """The counts of both."""
+    return Ingested(
+        one.accepted + other.accepted, dict(sorted((Counter(one.refused) + Counter(other.refused)).items()))
+    )
 
 
 def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:
@@ -89,7 +75,7 @@ def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tupl
 
 
 def _parsed(
-    batch: list[tuple[Raw, int]], domain: Domain, quarantine: Quarantine, refused: Counter[str], erased: Tombstones
+    batch: Sequence[tuple[Raw, int]], domain: Domain, quarantine: Quarantine, refused: Counter[str], erased: Tombstones
 ) -> list[Event]:
     """The accepted events of a batch; counts the others by reason. Of those of erased people nothing else is kept."""
     good = []
