@@ -1,6 +1,7 @@
 """`python -m monitoring`: the weekly report, and the whole loop."""
 
 import signal
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def run(
     from monitoring.distributed import distributed
     from monitoring.run import run as run_loop
 
+    warnings.simplefilter("ignore", DeprecationWarning)  # what libraries say to each other is not for a user
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the service is stopped too
     try:
         settings = distributed(Settings(domain=domain) if domain else Settings(), broker, online)

@@ -1,5 +1,6 @@
 """The live part of a run: the real service in a process of its own, asked over HTTP like any other client would."""
 
+import errno
 import json
 import socket
 import subprocess
@@ -133,12 +134,18 @@ def free_port() -> int:
 
 
 def in_use(port: int) -> bool:
-    """Whether a process listens on a port of loopback."""
+    """Whether a process listens on a port of loopback.
+
+    Raises:
+        OSError: nobody could listen there, such as on a port below 1024 without the right to it.
+    """
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return True
     return False
 

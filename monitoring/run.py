@@ -7,6 +7,7 @@ events ─► features ─► train ─► promote ─► evaluate ─► segmen
 import json
 import os
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from feature_repo.domain import Domain
 from feature_repo.settings import Settings
+from feature_repo.storage import flock
 from monitoring import data_steps, failures, hints, live_steps, model_steps
 from monitoring.live import in_use
 from monitoring.record import FILE, Record
@@ -39,22 +41,26 @@ def run(
     began = time.monotonic()
     os.environ.setdefault("BENTOML_HOME", str(settings.home / "bentoml"))  # read when Bento is imported
     console = Console(highlight=False, width=None if Console().is_terminal else 160)
-    run_ = Run(settings, _checked(settings, port), console, _record(settings, fresh, console))
-    run_.figures["domain"] = settings.domain
-    data_steps.events(run_, data, users)
-    data_steps.features(run_, fresh)
-    version = model_steps.train_candidates(run_)
-    champion = model_steps.ask_the_gate(run_, version)
-    model_steps.evaluate(run_, champion)
-    model_steps.compare_with_published(run_)
-    data_steps.segments(run_, champion)
-    data_steps.build(run_, champion)
-    live_steps.decide(run_, port)
-    data_steps.experiment(run_)
-    live_steps.weekly_report(run_)
-    run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
-    with failures.explained("summary", settings.state / LOG):
-        _finish(run_, port)
+    domain, log = _checked(settings, port), settings.state / LOG
+    with ExitStack() as held:
+        with failures.explained("start", log):
+            held.enter_context(flock(settings.state / "run.lock", "run", 0))
+            run_ = Run(settings, domain, console, _record(settings, fresh, console))
+        run_.figures["domain"] = settings.domain
+        data_steps.events(run_, data, users)
+        data_steps.features(run_, fresh)
+        version = model_steps.train_candidates(run_)
+        champion = model_steps.ask_the_gate(run_, version)
+        model_steps.evaluate(run_, champion)
+        model_steps.compare_with_published(run_)
+        data_steps.segments(run_, champion)
+        data_steps.build(run_, champion)
+        live_steps.decide(run_, port)
+        data_steps.experiment(run_)
+        live_steps.weekly_report(run_)
+        run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
+        with failures.explained("summary", log):
+            _finish(run_, port)
     return run_.figures
 
 
@@ -62,7 +68,7 @@ def _checked(settings: Settings, port: int | None) -> Domain:
     """The domain, once all that can be wrong before anything is started is right.
 
     Raises:
-        click.ClickException: no such domain, its policy, rules or experiments do not fit, or the port is in use.
+        click.ClickException: no such domain, its policy, rules or experiments do not fit, or the port cannot be used.
     """
     from serving import wiring
 
@@ -70,7 +76,11 @@ def _checked(settings: Settings, port: int | None) -> Domain:
         domain, _ = wiring.check(settings)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    if port is not None and in_use(port):
+    try:
+        taken = port is not None and in_use(port)
+    except OSError as error:
+        raise click.ClickException(f"port {port} of 127.0.0.1 cannot be used ({error}): choose another PORT") from None
+    if taken:
         words = f"port {port} of 127.0.0.1 is in use: stop what listens there, or choose another PORT"
         raise click.ClickException(words)
     return domain

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from feature_repo.settings import SOURCE
+from feature_repo.storage import flock
 from monitoring.__main__ import Moment, main
 
 
@@ -75,3 +76,21 @@ def test_make_run_passes_the_port_that_was_asked_for(words: list[str], passed: s
         ["make", "-n", "-o", ".venv/.ready", "run", *words], cwd=SOURCE, capture_output=True, text=True
     )
     assert ("--port" in said.stdout) == bool(passed) and passed in said.stdout
+
+
+def test_two_runs_of_a_state_folder_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    with flock(tmp_path / "saas" / "run.lock", "run", 0):
+        result = CliRunner().invoke(main, ["run", "--users", "10"])
+    assert result.exit_code == 1 and "another process holds run.lock" in result.output
+    assert "Log: " in result.output and not (tmp_path / "saas" / "lake").exists()
+
+
+def test_missing_data_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    result = CliRunner().invoke(main, ["run", "--domain", "oulad"])
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "the step 'events' failed: oulad needs the folder of its tables: DATA=<folder>" in result.output
+    assert "Traceback" in (tmp_path / "oulad" / "run.log").read_text()
+    result = CliRunner().invoke(main, ["run", "--domain", "oulad", "--data", str(tmp_path)])
+    assert result.exit_code == 1 and "missing assessments, courses" in result.output
