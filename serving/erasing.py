@@ -51,6 +51,13 @@ class Erased(msgspec.Struct, frozen=True, rename="camel"):
     status: Annotated[Literal["erased", "pending"], Meta(description="pending: something of them may still be there.")]
     requested_at: Annotated[str, Meta(description="When it was first asked for: RFC 3339, microseconds, UTC.")]
     aliases: Annotated[int, Meta(description="Anonymous ids that were erased with the person.")]
+    unverified: Annotated[
+        list[str],
+        Meta(
+            description="Anonymous ids that stay: only a key that browsers hold, which is public, and no signature "
+            "said that they are this person's. Erase each by its anonymous id where you know that it is theirs."
+        ),
+    ]
     stores: list[Removed]
     pending: list[Pending]
 
@@ -108,13 +115,14 @@ class Erasing:
     def _carry_out(self, recorded: dict[str, Any]) -> Erased:
         """What is recorded, as far as it goes now; a store that fails stops none of the others."""
         person, aliases, stores, pending = recorded["person"], 0, list[Removed](), list[Pending]()
+        unverified = list[str]()
         retry = rfc3339(self._clock() + RETRY_US)
         try:
             planned = self._planned(recorded)
         except Exception as e:
             pending = [_failed("all", retry, e)]
         else:
-            aliases = len(planned.aliases)
+            aliases, unverified = len(planned.aliases), list(planned.unverified)
             for store, act in self._steps(planned):
                 try:
                     stores += [Removed(name, n) for name, n in act().items()]
@@ -126,7 +134,7 @@ class Erasing:
         requested = self._tombstones.erasure(person)
         assert requested is not None
         status: Literal["erased", "pending"] = "pending" if pending else "erased"
-        return Erased(person, status, rfc3339(requested.requested_us), aliases, stores, pending)
+        return Erased(person, status, rfc3339(requested.requested_us), aliases, unverified, stores, pending)
 
     def _planned(self, recorded: dict[str, Any]) -> Plan:
         """The plan that is recorded, or is now; by then nothing of the person can come any more."""

@@ -44,6 +44,13 @@ class Profile(msgspec.Struct, frozen=True, rename="camel"):
     user_id: str
     traits: Annotated[dict[str, Any], Meta(description="The last value of each.")]
     aliases: Annotated[list[str], Meta(description="Anonymous ids that were identified as this person.")]
+    unverified: Annotated[
+        list[str],
+        Meta(
+            description="Anonymous ids that only a key that browsers hold, without a signature, said to be this "
+            "person's: their events are not in here. Ask for each by its anonymous id."
+        ),
+    ]
 
 
 class HeldEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -169,7 +176,7 @@ class Users:
 
     def _opt(self, out: bool, person: str) -> Answer:
         """Out: nothing more is collected of them, and they leave every segment. Else all of that begins again."""
-        aliases = self._keeper.aliases(person) if self._keeper else []
+        aliases = self._keeper.aliases(person, trusted=True) if self._keeper else []
         senders = [person, *(f"{ANONYMOUS}{a}" for a in aliases)]
         if not out:
             self._consent.opt_in(senders)
@@ -204,7 +211,7 @@ class Users:
         of = erasure.plan_of(around, person)
         theirs = held.theirs(around, of)
         aliases = [a for a in (*of.aliases, *of.shared) if f"{ANONYMOUS}{a}" != person]
-        profile = Profile(person, held.traits(theirs), aliases)
+        profile = Profile(person, held.traits(theirs), aliases, list(of.unverified))
         events = held.page(theirs, after, limit + 1)
         features, decided = self._features(person), decision_log.of_users(self._settings.decisions, of.senders)
         if not (events or after or features or decided):

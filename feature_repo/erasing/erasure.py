@@ -7,10 +7,9 @@ nobody else uses goes as a whole.
 """
 
 import shutil
-from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import msgspec
@@ -20,8 +19,8 @@ import pyarrow.parquet as pq
 
 from feature_repo import domains
 from feature_repo.contract.events import ANONYMOUS, Event
+from feature_repo.erasing.devices import Use, devices_of
 from feature_repo.feature_store import backfill
-from feature_repo.history.history_store import EDGES
 from feature_repo.lake import user_events
 from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.log_to_lake import drain
@@ -40,7 +39,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What is to be removed of a person.
 
     aliases: anonymous ids that go with them. shared: those that others use too; of their events `messages` go, as
-    (sender, message_id). touched: others whose features that changes. words: values of the person's string features
+    (sender, message_id). unverified: those that stay, as no link of the person to them can be trusted: see devices.py.
+    touched: others whose features that changes. words: values of the person's string features
     that nobody else has.
     """
 
@@ -49,12 +49,18 @@ class Plan(msgspec.Struct, frozen=True):
     shared: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
     touched: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
     @property
     def senders(self) -> list[str]:
         """The keys under which the person's events and rows are kept, in all stores."""
         return [self.person, *(f"{ANONYMOUS}{a}" for a in self.aliases if f"{ANONYMOUS}{a}" != self.person)]
+
+    @property
+    def again(self) -> list[str]:
+        """The senders whose events stay in part, or change hands."""
+        return [f"{ANONYMOUS}{a}" for a in (*self.shared, *self.unverified)]
 
     @property
     def ids(self) -> frozenset[str]:
@@ -77,42 +83,21 @@ def plan(settings: Settings, person: str) -> Plan:
 
 def plan_of(events: pa.Table, person: str) -> Plan:
     """The same, of the events that `user_events.around` gives."""
-    links = pc.is_in(events["type"], pa.array(EDGES))
-    links = pc.and_(links, pc.and_(events["user_id"].is_valid(), events["anonymous_id"].is_valid()))
-    if person.startswith(ANONYMOUS):
-        if pc.any(links).as_py():
-            raise KnownError(f"{person} was identified: expected the user id of whom it became")
-        return Plan(person, (person.removeprefix(ANONYMOUS),))
-    linked = user_events.linked_ids(events, person)
-    uses = events.append_column("edge", links).filter(pc.is_in(events["anonymous_id"], pa.array(linked, pa.string())))
-    by_id: dict[str, list[dict[str, Any]]] = {}
-    for use in uses.select(["anonymous_id", "user_id", "message_id", "ts_us", "edge"]).to_pylist():
-        by_id.setdefault(use["anonymous_id"], []).append(use)
-    shared = sorted(a for a, of_id in by_id.items() if any(u["user_id"] not in (None, person) for u in of_id))
-    messages, touched = list[tuple[str, str]](), {f"{ANONYMOUS}{a}" for a in shared}
-    for anonymous in shared:
-        edges = sorted((u["ts_us"], u["message_id"], u["user_id"]) for u in by_id[anonymous] if u["edge"])
-        unknown = sorted((u["ts_us"], u["message_id"]) for u in by_id[anonymous] if u["user_id"] is None)
-        touched |= {user for _, _, user in edges} - {person}
-        messages += [(f"{ANONYMOUS}{anonymous}", m) for ts_us, m in unknown if _owner(edges, ts_us) == person]
-    return Plan(
-        person, tuple(sorted(linked.difference(shared))), tuple(shared), tuple(messages), tuple(sorted(touched))
-    )
+    own = [person.removeprefix(ANONYMOUS)] if person.startswith(ANONYMOUS) else []
+    linked = [*own, *user_events.linked_ids(events, person)]
+    about = events.filter(pc.is_in(events["anonymous_id"], pa.array(linked, pa.string()))).select(Use._fields)
+    uses = [Use(**row) for row in about.to_pylist()]
+    if not own:
+        return Plan(person, **devices_of(person, uses)._asdict())
+    links = [use for use in uses if use.links]
+    if any(link.trusted for link in links):
+        raise KnownError(f"{person} was identified: expected the user id of whom it became")
+    return Plan(person, tuple(own), touched=tuple(sorted({str(u.user_id) for u in links})))
 
 
 def with_words(settings: Settings, planned: Plan) -> Plan:
     """The plan with the words that only these persons' offline rows have: reads everybody's."""
     return msgspec.structs.replace(planned, words=_words(settings, planned.senders, planned.touched))
-
-
-def _owner(edges: Sequence[tuple[int, str, str]], ts_us: int) -> str:
-    """Whose an anonymous event is in the end, by the edges on its id in order: the next one's, else the last one's.
-
-    >>> _owner([(10, "m1", "u1"), (20, "m2", "u2")], 11), _owner([(10, "m1", "u1")], 11)
-    ('u2', 'u1')
-    """
-    following = bisect_left(edges, ts_us, key=lambda edge: edge[0])
-    return edges[min(following, len(edges) - 1)][2]
 
 
 def _words(settings: Settings, persons: Sequence[str], touched: Sequence[str] = ()) -> tuple[str, ...]:
@@ -154,7 +139,6 @@ def erase_live(live: "Embedded", erasing: Plan) -> dict[str, int]:
     """
     settle(live)
     senders, messages = frozenset(erasing.senders), frozenset(erasing.messages)
-    again_of = [f"{ANONYMOUS}{a}" for a in erasing.shared]
 
     def gone(event: Event) -> bool:
         return shard_key(event) in senders or (shard_key(event), event.message_id) in messages
@@ -164,7 +148,7 @@ def erase_live(live: "Embedded", erasing: Plan) -> dict[str, int]:
         live.stream.drop(gone)
         found["log"] = live.log.erase(gone)
         found["history"] = live.processor.erase(
-            erasing.senders, again_of, erasing.touched, lambda: drain(live.settings)
+            erasing.senders, erasing.again, erasing.touched, lambda: drain(live.settings)
         )
     purge(live.settings.state / "history.db")
     return found

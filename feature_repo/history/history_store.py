@@ -14,6 +14,7 @@ from hashlib import md5
 from typing import NamedTuple, Protocol, Self
 
 from feature_repo.contract.events import ANONYMOUS, Event, canonical_json
+from feature_repo.contract.origin import origin_of
 from feature_repo.log.event_log import shard_key
 from feature_repo.settings import Settings
 
@@ -63,6 +64,11 @@ class Row(NamedTuple):
         """(anonymous id, user) where the event says that the one is the other from its timestamp on."""
         edge = self.type in EDGES and self.user_id and self.anonymous_id
         return (self.anonymous_id, self.user_id) if edge else None  # type: ignore[return-value]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the event's word on whose device it is can be relied on (see Origin.trusted)."""
+        return origin_of(self.context).trusted
 
 
 def row_of(position: int, event: Event) -> Row:
@@ -163,8 +169,8 @@ class HistoryStore(Protocol):
         """The senders whose events these persons' features can need."""
         ...
 
-    def aliases(self, person: str) -> list[str]:
-        """The anonymous ids that were ever said to be this person's."""
+    def aliases(self, person: str, trusted: bool = False) -> list[str]:
+        """The anonymous ids that were ever said to be this person's; or only by events that can be trusted in it."""
         ...
 
     def events(self, senders: Iterable[str], after: int = 0) -> list[Row]:

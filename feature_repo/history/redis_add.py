@@ -62,7 +62,7 @@ class Plan:
     reached: int | None = None
     rows: list[tuple[str, str, int, str, bool, bool]] = field(default_factory=list)
     first_us: dict[str, str] = field(default_factory=dict)
-    edges: list[tuple[str, str, str]] = field(default_factory=list)
+    edges: list[tuple[str, str, str, bool]] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Plan:
                 flags = (id(row) in counts, row.key in waits)
                 self.rows.append((row.sender, row.message_id, row.position, body_of(row), *flags))
         self.first_us = {sender: str(us) for sender, us in earliest(kept).items()}
-        self.edges = [(*row.edge, str(row.ts_us)) for row in kept if row.edge]
+        self.edges = [(*row.edge, str(row.ts_us), row.trusted) for row in kept if row.edge]
 
 
 def earliest(rows: Iterable[Row]) -> dict[str, int]:

@@ -11,6 +11,7 @@ Cluster everything of a domain is on one node, for all its keys have the tag {do
 | first | hash | sender → its earliest event, µs |
 | versions, rewritten | hash | sender → number of its last change; of the last that was more than new events |
 | edge:ANONYMOUS, of:USER | hash, set | user → since, µs; the other way: anonymous ids |
+| sure:USER | set | anonymous ids of `of`, by events that can be trusted in it |
 | hands | hash | anonymous id → number of the last change of its edges |
 | written, touched | hash | person → timestamp of the online row, µs; person → last position that touched it |
 | due, slow | zset | person → due, µs, in either lane, leased or not |
@@ -157,9 +158,9 @@ class RedisHistory:
         hands |= {p.removeprefix(ANONYMOUS) for p in persons if p.startswith(ANONYMOUS)}
         return persons.union((f"{ANONYMOUS}{a}" for a in hands), *self._each("hkeys", "edge:", hands))
 
-    def aliases(self, person: str) -> list[str]:
-        """The anonymous ids that were ever said to be this person's."""
-        return sorted(self._redis.smembers(f"{self._at}of:{person}"))
+    def aliases(self, person: str, trusted: bool = False) -> list[str]:
+        """The anonymous ids that were ever said to be this person's; or only by events that can be trusted in it."""
+        return sorted(self._redis.smembers(f"{self._at}{'sure' if trusted else 'of'}:{person}"))
 
     def events(self, senders: Iterable[str], after: int = 0) -> list[Row]:
         """The events of these senders with a position after that one which are not folded, in no order."""

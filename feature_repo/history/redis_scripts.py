@@ -47,9 +47,10 @@ for sender, first_us in pairs(plan.first_us) do
   redis.call('HSET', at .. 'versions', sender, change)
 end
 for _, edge in ipairs(plan.edges) do
-  local anonymous, user, us = unpack(edge)
+  local anonymous, user, us, trusted = unpack(edge)
   lower(at .. 'edge:' .. anonymous, user, us)
   redis.call('SADD', at .. 'of:' .. user, anonymous)
+  if trusted then redis.call('SADD', at .. 'sure:' .. user, anonymous) end
   redis.call('HSET', at .. 'hands', anonymous, change)
 end
 for _, person in ipairs(plan.broken) do
@@ -234,11 +235,12 @@ for _, name in ipairs(ARGV) do
     redis.call('HDEL', at .. 'edge:' .. anonymous, name)
     redis.call('HSET', at .. 'hands', anonymous, change)
   end
-  redis.call('UNLINK', at .. 'of:' .. name)
+  redis.call('UNLINK', at .. 'of:' .. name, at .. 'sure:' .. name)
   local anonymous = name:match('^anon:(.*)$')
   if anonymous then
     for _, user in ipairs(redis.call('HKEYS', at .. 'edge:' .. anonymous)) do
       redis.call('SREM', at .. 'of:' .. user, anonymous)
+      redis.call('SREM', at .. 'sure:' .. user, anonymous)
     end
     redis.call('UNLINK', at .. 'edge:' .. anonymous)
     redis.call('HDEL', at .. 'hands', anonymous)

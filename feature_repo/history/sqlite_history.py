@@ -17,7 +17,7 @@ from feature_repo.history.history_store import CHANGED, NEVER, Added, Checkpoint
 from feature_repo.sqlite import Transaction
 
 T = TypeVar("T")
-LAYOUT = 2
+LAYOUT = 3
 """Of the tables. A file of another one is emptied: the lake has it all."""
 AT_ONCE = 1_000
 """Rows that come out of the lake, go behind a checkpoint, or come back, in one transaction: others write in between."""
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS arrived ({_ROW}, PRIMARY KEY (position)) WITHOUT ROWI
 CREATE TABLE IF NOT EXISTS senders (sender TEXT PRIMARY KEY, first_us INTEGER NOT NULL, change INTEGER NOT NULL,
     rewritten INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS edges (anonymous_id TEXT, user_id TEXT, first_us INTEGER NOT NULL,
-    PRIMARY KEY (anonymous_id, user_id)) WITHOUT ROWID;
+    trusted INTEGER NOT NULL, PRIMARY KEY (anonymous_id, user_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS edges_of_user ON edges (user_id);
 CREATE TABLE IF NOT EXISTS elsewhere (sender TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS written (person TEXT PRIMARY KEY, event_us INTEGER NOT NULL, due_us INTEGER,
@@ -55,7 +55,8 @@ _MAKE_DUE = f"""INSERT INTO written (person, event_us, due_us, touched) VALUES (
 _CHANGE = "UPDATE reached SET changes = changes + 1 RETURNING changes"
 _SENDERS = """INSERT INTO senders VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET
     first_us = min(first_us, excluded.first_us), change = ?3, rewritten = iif(?4, ?3, rewritten)"""
-_EDGES = "INSERT INTO edges VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)"
+_EDGES = """INSERT INTO edges VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    first_us = min(first_us, excluded.first_us), trusted = max(trusted, excluded.trusted)"""
 _DEFER = f"""INSERT INTO written (person, event_us, due_us, slow) VALUES (?, {NEVER}, ?, 1)
     ON CONFLICT DO UPDATE SET due_us = iif(due_us < excluded.due_us, due_us, excluded.due_us), slow = 1"""
 _NOTE = """INSERT INTO written (person, event_us, due_us) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET
@@ -133,7 +134,7 @@ class SqliteHistory:
         self._db.executemany(f"INSERT OR REPLACE INTO events VALUES ({_MARKS})", rows)
         steps = [(row.sender, row.ts_us, change, rewrites or row.sender in again) for row in rows]
         self._db.executemany(_SENDERS, steps)
-        self._db.executemany(_EDGES, [(*row.edge, row.ts_us) for row in rows if row.edge])
+        self._db.executemany(_EDGES, [(*row.edge, row.ts_us, row.trusted) for row in rows if row.edge])
         return change
 
     def _copies(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
@@ -179,9 +180,10 @@ class SqliteHistory:
         hands |= {p.removeprefix(ANONYMOUS) for p in persons if p.startswith(ANONYMOUS)}
         return persons.union((f"{ANONYMOUS}{a}" for a in hands), *self._users(hands).values())
 
-    def aliases(self, person: str) -> list[str]:
-        """The anonymous ids that were ever said to be this person's."""
-        return [a for (a,) in self._db.execute("SELECT anonymous_id FROM edges WHERE user_id = ?", (person,))]
+    def aliases(self, person: str, trusted: bool = False) -> list[str]:
+        """The anonymous ids that were ever said to be this person's; or only by events that can be trusted in it."""
+        query = "SELECT anonymous_id FROM edges WHERE user_id = ? AND trusted >= ?"
+        return [a for (a,) in self._db.execute(query, (person, trusted))]
 
     def events(self, senders: Iterable[str], after: int = 0) -> list[Row]:
         """The events of these senders with a position after that one which are not folded, in no order."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pyarrow as pa
 
-from feature_repo.contract.events import ANONYMOUS, Event
+from feature_repo.contract.events import Event
 from feature_repo.erasing.erasure import Plan, erase_lake
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.feature_store.store import ensure_applied
@@ -87,12 +87,11 @@ class Brokered:
         Twice: a worker may have had the person in hand.
         """
         found = {"lake": erase_lake(self.settings, erasing)}
-        again = [f"{ANONYMOUS}{a}" for a in erasing.shared]
-        found["history"] = forget(self.history, erasing.senders, again, erasing.touched)
+        found["history"] = forget(self.history, erasing.senders, erasing.again, erasing.touched)
         self._closed.wait(LEASE_S)
         drain(self.settings)
         erase_lake(self.settings, erasing)
-        forget(self.history, erasing.senders, again, erasing.touched)
+        forget(self.history, erasing.senders, erasing.again, erasing.touched)
         return found
 
     @property

@@ -150,10 +150,10 @@ class Keeper:
         if person in self._dirty:
             self.flush()
 
-    def aliases(self, person: str) -> list[str]:
-        """The anonymous ids that were ever said to be this person's."""
+    def aliases(self, person: str, trusted: bool = False) -> list[str]:
+        """The anonymous ids that were ever said to be this person's; or only by events that can be trusted in it."""
         with self._deciding:
-            return self._personal.history.aliases(person)
+            return self._personal.history.aliases(person, trusted)
 
     def leave(self, person: str, cause: str, at_us: int) -> None:
         """Somebody is in no segment any more, and is followed no longer: they opted out, or became another person."""

@@ -922,6 +922,19 @@ def test_an_erased_device_is_nobodys(history: HistoryStore) -> None:
     assert (history.aliases("u"), history.senders_of(["u"])) == (["b"], {"u", "anon:b"})
 
 
+def test_a_link_is_trusted_once_an_event_that_can_be_trusted_says_so(history: HistoryStore) -> None:
+    public = '{"firstmile":{"browser":true,"key":"0","verified":false}}'
+    signed = public.replace("false", "true")
+    history.add([identify("e", "u", "a")._replace(context=public), identify("f", "u", "b")._replace(context=signed)])
+    assert (sorted(history.aliases("u")), history.aliases("u", trusted=True)) == (["a", "b"], ["b"])
+    history.add([identify("g", "u", "a", 2_000), identify("h", "u", "b", 2_000)._replace(context=public)])
+    assert sorted(history.aliases("u", trusted=True)) == ["a", "b"]
+    history.erase(["anon:a"])
+    assert history.aliases("u", trusted=True) == ["b"]
+    history.erase(["u"])
+    assert history.aliases("u", trusted=True) == history.aliases("u") == []
+
+
 def test_a_reader_sees_the_same_and_outlives_the_first(world: World) -> None:
     history = world.new()
     reader = history.reader()

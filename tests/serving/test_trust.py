@@ -78,7 +78,8 @@ def test_a_device_that_is_claimed_is_not_taken_over_with_a_public_key(
         service = keyed()
     takeover = TAKEOVER | {"type": kind} | ({"previousId": DEVICE} if kind == "alias" else {})
     assert service.sent(PUBLIC, takeover, event(11, None, DEVICE)) == [("accepted", None)] * 2
-    assert service.held(VICTIM) == sorted(e["messageId"] for e in [*PAGES, CLAIM, event(11)])
+    assert service.held(f"anon:{DEVICE}") == sorted(e["messageId"] for e in [*PAGES, event(11)])
+    assert service.ask("GET", f"/v1/users/{VICTIM}").json()["profile"]["unverified"] == [DEVICE]
     assert service.held(ATTACKER) == ["message-9"]
     assert (clicks(service, VICTIM), clicks(service, ATTACKER)) == (6, 0)
 
@@ -110,3 +111,55 @@ def test_with_a_secret_nobody_speaks_for_another_user_with_a_public_key(keyed: C
     service.sent(PUBLIC, signed(CLAIM, VICTIM))
     assert service.held(VICTIM) == sorted(e["messageId"] for e in [*PAGES, CLAIM])
     assert service.held(ATTACKER) == []
+
+
+def test_erasing_a_user_leaves_a_device_that_only_a_public_key_gave_them(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(PUBLIC, *PAGES, TAKEOVER)  # before its owner has signed up: nobody had claimed it
+    assert clicks(service, ATTACKER) == 5 and service.held(ATTACKER) == ["message-9"]
+    report = service.ask("DELETE", f"/v1/users/{ATTACKER}").json()
+    assert (report["status"], report["aliases"], report["unverified"]) == ("erased", 0, [DEVICE])
+    assert service.held(f"anon:{DEVICE}") == sorted(e["messageId"] for e in PAGES)
+    assert (clicks(service, f"anon:{DEVICE}"), clicks(service, ATTACKER)) == (5, 0)
+    assert service.sent(PUBLIC, event(11, None, DEVICE), CLAIM) == [("accepted", None)] * 2
+    assert clicks(service, VICTIM) == 6
+
+
+def test_opting_out_does_not_mute_a_device_that_only_a_public_key_gave_them(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(PUBLIC, *PAGES, TAKEOVER)
+    assert clicks(service, ATTACKER) == 5
+    assert service.ask("PUT", f"/v1/users/{ATTACKER}/opt-out").status_code == 204
+    assert service.sent(PUBLIC, event(11, None, DEVICE), event(12, ATTACKER)) == [
+        ("accepted", None), ("refused", "opted_out"),
+    ]  # fmt: skip
+
+
+def test_an_erasure_and_an_opt_out_follow_what_a_server_or_a_signature_says(keyed: Callable[..., Keyed]) -> None:
+    service = keyed(SECRET)
+    service.sent(PUBLIC, *PAGES, signed(CLAIM, VICTIM))
+    service.sent(SERVER, event(21, "other", "device-2", "identify"), event(22, None, "device-2"))
+    service.decide("other")
+    service.ask("PUT", "/v1/users/other/opt-out")
+    assert service.sent(PUBLIC, event(23, None, "device-2")) == [("refused", "opted_out")]
+    report = service.ask("DELETE", f"/v1/users/{VICTIM}").json()
+    assert (report["aliases"], report["unverified"]) == (1, [])
+    assert service.sent(PUBLIC, event(24, None, DEVICE)) == [("refused", "erased")]
+
+
+def test_an_attacker_who_came_first_does_not_stop_the_owners_erasure(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(PUBLIC, *PAGES, TAKEOVER)
+    service.sent(SERVER, CLAIM)
+    assert service.held(VICTIM) == sorted(e["messageId"] for e in [*PAGES, CLAIM])
+    report = service.ask("DELETE", f"/v1/users/{VICTIM}").json()
+    assert (report["status"], report["aliases"]) == ("erased", 1)
+    assert clicks(service, ATTACKER) == 0 and service.held(ATTACKER) == ["message-9"]
+
+
+def test_a_device_that_stayed_can_be_erased_by_itself(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(PUBLIC, *PAGES, TAKEOVER)
+    report = service.ask("DELETE", f"/v1/users/anon:{DEVICE}").json()
+    assert report["status"] == "erased"
+    assert service.held(f"anon:{DEVICE}") == [] and clicks(service, ATTACKER) == 0
