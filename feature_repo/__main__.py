@@ -236,6 +236,8 @@ def quarantine(domain: str, reason: str | None, limit: int) -> None:
     held = Quarantine(Settings(domain=domain).quarantine)
     for name, n in sorted(held.counts().items()):
         click.echo(f"{n:8,}  {name}")
+    if dropped := sum(held.dropped().values()):
+        click.echo(f"{dropped:8,}  dropped for want of room")
     for entry in held.read(limit, reason):
         click.echo(f"{entry.reason}: {entry.detail}\n    {str(entry.raw)[:300]}")
 

@@ -7,10 +7,12 @@ the whole length where only the beginning was kept.
 
 import base64
 import json
+import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from reprlib import Repr
 from types import TracebackType
@@ -28,8 +30,18 @@ MAX_KEPT = 256 * 1024
 MAX_LEVELS = 64
 """Nesting to which what came is kept as JSON; deeper, it is only described."""
 FLUSH_EVERY = 1_000
+MOST_BYTES, MOST_DAYS = 2**30, 30
+"""What a quarantine holds; the oldest days go first. One day takes half of it, so that a flood leaves earlier days."""
+MOST_SHOWN = 4 * 2**20
+"""Bytes of the newest refused events that are read at once."""
+BLOCK = 2**20
+DROPPED = "dropped.json"
+"""How many refused events are no longer, or were never, kept for want of room, by reason."""
 TORN = "unreadable"
 """What a line counts as that a power cut left unfinished."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -57,10 +69,19 @@ class _Counted(msgspec.Struct):
 
 
 class Quarantine:
-    """The refused events of one folder. Lines wait in memory until `flush`; leaving the context flushes."""
+    """The refused events of one folder. Lines wait in memory until `flush`; leaving the context flushes.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    most_bytes, most_days: what is beyond them is dropped and counted: the oldest days, and, once a day takes half
+        of most_bytes, what else comes that day.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], most_bytes: int = MOST_BYTES, most_days: int = MOST_DAYS
+    ) -> None:
+        self.folder, self._most_bytes, self._most_days = Path(folder), most_bytes, most_days
+        self._counted: dict[str, tuple[int, int, Counter[str]]] = {}
+        """By file: its inode, the bytes that were counted, and the counts."""
+        self._counting = threading.Lock()
         self._waiting: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> Self:
@@ -94,15 +115,75 @@ class Quarantine:
             days.setdefault(day, []).append(line)
         for day, lines in days.items():
             self.folder.mkdir(parents=True, exist_ok=True)
-            _append(self.folder / f"{day}.jsonl", b"\n".join(lines) + b"\n")
+            content = b"\n".join(lines) + b"\n"
+            if self._make_room(day, len(content)):
+                _append(self.folder / f"{day}.jsonl", content)
+            else:
+                self._drop(Counter(map(_reason, lines)))
+
+    def _make_room(self, day: str, wanted: int) -> bool:
+        """Remove what is too old, and the oldest days until there is room; whether there is."""
+        sizes = {file: file.stat().st_size for file in sorted(self.folder.glob("*.jsonl"))}
+        today = self.folder / f"{day}.jsonl"
+        if sizes.get(today, 0) + wanted > self._most_bytes // 2:
+            return False
+        oldest = (date.fromisoformat(day) - timedelta(days=self._most_days)).isoformat()
+        for file, size in list(sizes.items()):
+            if file < today and (file.stem <= oldest or sum(sizes.values()) + wanted > self._most_bytes):
+                _log.warning("%s: removed to make room for newer refused events: %d bytes", file, size)
+                self._drop(self._count(file))
+                file.unlink(missing_ok=True)
+                del sizes[file]
+        return True
+
+    def _drop(self, reasons: Counter[str]) -> None:
+        part = self.folder / f"{DROPPED}.part"
+        part.write_bytes(msgspec.json.encode(dict(sorted((reasons + Counter(self.dropped())).items()))))
+        part.replace(self.folder / DROPPED)
+
+    def dropped(self) -> Mapping[str, int]:
+        """Refused events by reason that are not kept for want of room."""
+        try:
+            return msgspec.json.decode((self.folder / DROPPED).read_bytes(), type=dict[str, int])
+        except FileNotFoundError:
+            return {}
 
     def counts(self) -> Mapping[str, int]:
-        """Refused events by reason, those not yet flushed included."""
+        """Refused events by reason that are kept, also those not yet flushed; reads what is new since the last time."""
         self.flush()
-        found: Counter[str] = Counter()
-        for line in self._lines():
-            found[_reason(line)] += 1
+        with self._counting:
+            found = sum((self._count(file) for file in sorted(self.folder.glob("*.jsonl"))), Counter[str]())
         return dict(sorted(found.items()))
+
+    def _count(self, file: Path) -> Counter[str]:
+        with file.open("rb") as opened:
+            now = os.fstat(opened.fileno())
+            inode, read, counts = self._counted.get(file.name, (0, 0, Counter[str]()))
+            if inode != now.st_ino or now.st_size < read:  # an erasure has rewritten it
+                read, counts = 0, Counter[str]()
+            opened.seek(read)
+            unfinished = Counter[str]()
+            for line in opened:
+                if not line.endswith(b"\n"):
+                    unfinished[_reason(line)] += bool(line.strip())
+                    break
+                read += len(line)
+                if line.strip():
+                    counts[_reason(line)] += 1
+        self._counted[file.name] = (now.st_ino, read, counts)
+        return counts + unfinished
+
+    def newest(self, limit: int, reason: str | None = None, most_bytes: int = MOST_SHOWN) -> list[Quarantined]:
+        """The newest flushed refused events, the newest last: up to `limit` of them and about `most_bytes` of lines."""
+        found, left = list[Quarantined](), most_bytes
+        for file in sorted(self.folder.glob("*.jsonl"), reverse=True):
+            for line in _backwards(file):
+                if len(found) == limit or left < len(line):
+                    return found[::-1]
+                if reason is None or _reason(line) == reason:
+                    found.append(_restore(line))
+                    left -= len(line)
+        return found[::-1]
 
     def read(self, limit: int | None = None, reason: str | None = None) -> Iterator[Quarantined]:
         """The flushed refused events, oldest day first: at most `limit`, and of one reason if it is given."""
@@ -178,6 +259,20 @@ def _describe(raw: object) -> str:
         return _Describe().repr(raw)
     except Exception as error:
         return f"<{type(raw).__module__}.{type(raw).__qualname__} without repr: {type(error).__name__}>"
+
+
+def _backwards(file: Path) -> Iterator[bytes]:
+    """The lines of a file, the last one first, with a block of it in memory."""
+    with file.open("rb") as opened:
+        position, left = opened.seek(0, os.SEEK_END), b""
+        while position:
+            begin = max(0, position - BLOCK)
+            opened.seek(begin)
+            lines = (opened.read(position - begin) + left).split(b"\n")
+            position, left = begin, lines[0]
+            yield from (line for line in reversed(lines[1:]) if line.strip())
+        if left.strip():
+            yield left
 
 
 def _reason(line: bytes) -> str:

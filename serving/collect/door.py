@@ -7,7 +7,7 @@
 import asyncio
 import logging
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -144,6 +144,10 @@ class Door:
         """Counts of the quarantine by reason, and its newest `limit` events, the newest last."""
         return await asyncio.to_thread(self._read, limit, reason)
 
+    def dropped(self) -> int:
+        """How many refused events the quarantine had no room for."""
+        return sum(self._kept.dropped().values())
+
     def erase(self, ids: frozenset[str]) -> int:
         """Remove from the quarantine what has one of these ids in it, see there; from any thread, and waits."""
         return self._keeping.submit(self._quarantine.erase, ids).result()
@@ -205,7 +209,7 @@ class Door:
         self._quarantine.flush()
 
     def _read(self, limit: int, reason: str | None) -> tuple[Mapping[str, int], list[Quarantined]]:
-        return self._kept.counts(), list(deque(self._kept.read(reason=reason), maxlen=limit))
+        return self._kept.counts(), self._kept.newest(limit, reason)
 
 
 class Claims:

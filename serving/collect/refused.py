@@ -32,7 +32,12 @@ class RefusedEvents(msgspec.Struct, frozen=True, rename="camel"):
         int, Meta(description="Events since the start whose person did not want them collected; none is kept.")
     ]
     erased: Annotated[int, Meta(description="Events since the start of people who were erased; none is kept.")]
-    events: Annotated[list[RefusedEvent], Meta(description="The newest, the newest last.")]
+    dropped: Annotated[
+        int, Meta(description="Refused events that are not kept any more, or never were, for want of room.")
+    ]
+    events: Annotated[
+        list[RefusedEvent], Meta(description="The newest, the newest last: up to `limit`, and about 4 MiB of them.")
+    ]
 
 
 async def listing(door: Door, query: bytes) -> Answer:
@@ -47,7 +52,7 @@ async def listing(door: Door, query: bytes) -> Answer:
         raise Refused(422, "invalid_request", f"expected a number from 0 to {MOST}", "limit")
     counts, newest = await door.refused(int(limit), asked.get("reason") or None)
     opted_out, erased = (door.counted["refused", reason] for reason in (OPTED_OUT, ERASED))
-    shown = RefusedEvents(dict(counts), opted_out, erased, [_shown(q) for q in newest])
+    shown = RefusedEvents(dict(counts), opted_out, erased, door.dropped(), [_shown(q) for q in newest])
     return Answer(msgspec.json.encode(shown))
 
 

@@ -29,6 +29,8 @@ BODY_S = 10.0
 """How long a body may take to arrive."""
 MOST_HELD = 64 * KB * KB
 """Bytes of bodies that are held at once, those still arriving included."""
+BYTES_AN_EVENT = 1024
+"""A request counts as one event for each so many bytes of it, where that is more than its events."""
 LARGE = 64 * KB
 """A larger body is unpacked and translated in a thread, so that nobody waits for it."""
 PIXELS = {f"/v1/pixel/{call}": segment.PIXEL for call in segment.CALLS.values() if call != "batch"}
@@ -128,7 +130,7 @@ class Collector:
             else:
                 request, taken = _translated(dialect, request)
             sender = self._admit(taken.keys or _basic(headers.get("authorization")), scope)
-            self._limit(sender.key or "", len(taken.raws))
+            self._limit(sender.key or "", max(len(taken.raws), len(request.body) // BYTES_AN_EVENT))
             receipts = await _receipts(dialect, taken, request, door, sender)
         answer = dialect.answer(request, receipts)
         return replace(answer, headers=(*answer.headers, (RECEIPTS, counted(receipts))))
@@ -185,7 +187,7 @@ class Collector:
 
     def _limit(self, key: str, events: int) -> None:
         if wait_s := self._limiter.take(key, max(1, events)):
-            told = f"more than {self._options.per_second:g} events a second with this write key"
+            told = f"more than {self._options.per_second:g} events (or KiB) a second with this write key"
             raise Refused(429, "rate_limited", told, None, (b"retry-after", str(math.ceil(wait_s)).encode()))
 
 

@@ -132,3 +132,43 @@ def test_any_json_any_bytes_any_text_come_back(raws: list[Any], tiny_domain: Dom
         quarantine.flush()
         assert [r.raw for r in quarantine.read()] == raws
         assert sum(quarantine.counts().values()) == len(raws)
+
+
+def _flood(quarantine: Quarantine, day: int, n: int) -> None:
+    for i in range(n):
+        quarantine.add(b"x" * 1_000 + b"%d" % i, Refusal(Reason.NOT_JSON, f"day {day}"), NOW + day * DAY + i)
+        quarantine.flush()
+
+
+def test_a_quarantine_keeps_to_its_bytes_and_days_and_counts_what_it_drops(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path, most_bytes=40_000, most_days=5)
+    _flood(quarantine, 0, 10)
+    _flood(quarantine, 1, 1_000)
+    assert sum(f.stat().st_size for f in tmp_path.glob("*.jsonl")) <= 40_000
+    kept = quarantine.counts()["not_json"]
+    assert {r.detail for r in quarantine.read()} == {"day 0", "day 1"} and kept + quarantine.dropped()[
+        "not_json"
+    ] == 1_010
+    for day in range(2, 30):
+        _flood(quarantine, day, 4)
+        assert sum(f.stat().st_size for f in tmp_path.glob("*.jsonl")) <= 40_000
+    assert sorted({r.detail for r in quarantine.read()}) == [f"day {day}" for day in range(25, 30)]
+    assert quarantine.counts() == Quarantine(tmp_path).counts() == {"not_json": 20}
+    assert quarantine.dropped() == Quarantine(tmp_path).dropped() == {"not_json": 1_010 + 28 * 4 - 20}
+
+
+def test_the_newest_are_read_from_the_end_and_within_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quarantine = Quarantine(tmp_path)
+    for day in (0, 1):
+        for i in range(30):
+            reason = Reason.NOT_JSON if i % 3 else Reason.NO_EVENT
+            quarantine.add(f"{day}-{i}", Refusal(reason, "x" * i), NOW + day * DAY + i)
+    quarantine.flush()
+    for block in (1, 50, 10_000):
+        monkeypatch.setattr("feature_repo.lake.quarantine.BLOCK", block)
+        for reason in (None, "not_json", "no_event", "other"):
+            every = list(quarantine.read(reason=reason))
+            assert quarantine.newest(100, reason) == every
+            assert quarantine.newest(7, reason) == every[-7:] and quarantine.newest(0, reason) == []
+    few = quarantine.newest(100, most_bytes=1_000)
+    assert few == list(quarantine.read())[-len(few) :] and 5 < len(few) < 15
