@@ -1,6 +1,7 @@
 """OULAD's way in: small tables of the dataset's shape, from file to feature rows."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from feature_repo.feature_store.materialize import in_force
 from feature_repo.lake.lake import Lake
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import DAY
-from tests.oulad_sample import sample
 
 KEYS = {"code_module": "AAA", "code_presentation": "2014J"}
 START = round(datetime(2014, 10, 1, tzinfo=UTC).timestamp()) * 1_000_000
@@ -133,20 +133,7 @@ def test_other_tables_do_not_go_into_the_same_state_folder(data, settings, tmp_p
     oulad = domains.load("oulad")
     taken = oulad.ingest(settings, data)
     assert oulad.ingest(settings, data) == oulad.ingest(settings, None) == taken
-    sample(data, tmp_path / "sample", one_in=11)
-    with pytest.raises(ValueError, match=r"those in .*sample are others.*STATE"):
-        oulad.ingest(settings, tmp_path / "sample")
-
-
-def test_a_sample_has_everything_of_some_students_and_nothing_of_others(data, tmp_path):
-    sample(data, tmp_path / "sample", one_in=11)
-    settings = Settings(home=tmp_path / "home", domain="oulad")
-    domains.load("oulad").ingest(settings, tmp_path / "sample")
-    whole = Settings(home=tmp_path / "whole", domain="oulad")
-    domains.load("oulad").ingest(whole, data)
-
-    def of_student_11(of: Settings) -> list[tuple]:
-        return sorted((e["name"] or e["type"], e["ts_us"]) for e in events(of) if e["user_id"].endswith("/11"))
-
-    assert of_student_11(settings) == of_student_11(whole) != []
-    assert {e["user_id"] for e in events(settings)} == {"AAA/2014J/11"}
+    others = shutil.copytree(data, tmp_path / "others")
+    pq.write_table(pa.Table.from_pylist(TABLES["studentVle"][:1]), others / "studentVle.parquet")
+    with pytest.raises(ValueError, match=r"those in .*others are others.*STATE"):
+        oulad.ingest(settings, others)
