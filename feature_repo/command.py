@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from feature_repo.domains import names
+from feature_repo import domains
 from feature_repo.settings import Settings, SettingsError
 from feature_repo.storage import BusyError, DamagedFile
 
@@ -17,8 +17,18 @@ EXPECTED = (ValueError, LookupError, FileNotFoundError, ModuleNotFoundError, Tim
 BUGS = (KeyError, IndexError, UnicodeError)
 """Those among them that say nothing to a user, and are a mistake of ours."""
 
+
+def _existing(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    domains.load(name)
+    return name
+
+
 domain_option = click.option(
-    "--domain", default=lambda: Settings().domain, show_default="FIRSTMILE_DOMAIN or saas", help="The product."
+    "--domain",
+    default=lambda: Settings().domain,
+    callback=_existing,
+    show_default="FIRSTMILE_DOMAIN or saas",
+    help="The product.",
 )
 
 
@@ -59,5 +69,5 @@ def _damaged() -> str:
     from feature_repo.intact import faults
 
     home = Settings().home
-    states = [Settings(domain=name) for name in names() if (home / name).is_dir()]
+    states = [Settings(domain=name) for name in domains.names() if (home / name).is_dir()]
     return "\n".join(line for settings in states for line in faults(settings))

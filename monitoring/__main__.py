@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from feature_repo.command import Room
+from feature_repo.command import Room, domain_option
 from feature_repo.settings import Settings
 
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--domain", default=None, help="Domain to report on.  [default: FIRSTMILE_DOMAIN or saas]")
+@domain_option
 @click.option(
     "--at",
     "at_us",
@@ -44,7 +44,7 @@ def main() -> None:
     help="End of the week, RFC 3339.  [default: the newest event or decision]",
 )
 @click.option("--weeks", default=8, show_default=True, type=click.IntRange(2, 52), help="Week ends to replay.")
-def report(domain: str | None, at_us: int | None, weeks: int) -> None:
+def report(domain: str, at_us: int | None, weeks: int) -> None:
     """Write the weekly report: one page in words, charts and tables, beside it Evidently's own.
 
     \b
@@ -53,11 +53,11 @@ def report(domain: str | None, at_us: int | None, weeks: int) -> None:
     """
     from monitoring.console import report_with_progress
 
-    report_with_progress(Settings(domain=domain) if domain else Settings(), at_us, weeks)
+    report_with_progress(Settings(domain=domain), at_us, weeks)
 
 
 @main.command()
-@click.option("--domain", default=None, help="Domain to run.  [default: FIRSTMILE_DOMAIN or saas]")
+@domain_option
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -70,7 +70,7 @@ def report(domain: str | None, at_us: int | None, weeks: int) -> None:
 @click.option("--online", type=click.Choice(["redis"]), help="Hold the online rows there.")
 @click.option("--fresh", is_flag=True, help="Skip no step, although its inputs have not changed.")
 def run(
-    domain: str | None,
+    domain: str,
     data: Path | None,
     users: int,
     port: int | None,
@@ -97,15 +97,15 @@ def run(
     warnings.simplefilter("ignore", DeprecationWarning)  # what libraries say to each other is not for a user
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the service is stopped too
     try:
-        settings = distributed(Settings(domain=domain) if domain else Settings(), broker, online)
+        settings = distributed(Settings(domain=domain), broker, online)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
     run_loop(settings, data=data, users=users, port=port, fresh=fresh)
 
 
 @main.command()
-@click.option("--domain", default=None, help="Domain to check.  [default: FIRSTMILE_DOMAIN or saas]")
-def parity(domain: str | None) -> None:
+@domain_option
+def parity(domain: str) -> None:
     """Recompute every served feature vector from the lake; where one differs, say what it looks like, and fail.
 
     \b
@@ -117,7 +117,7 @@ def parity(domain: str | None) -> None:
     from monitoring.parity import parity as compare
     from serving.times import rfc3339
 
-    found = compare(Settings(domain=domain) if domain else Settings())
+    found = compare(Settings(domain=domain))
     Console().print(found.table())
     if not found.wrong:
         click.echo(f"{found.vectors:,} vectors, 0 mismatches")
@@ -129,10 +129,10 @@ def parity(domain: str | None) -> None:
 
 
 @main.command()
-@click.option("--domain", default=None, help="Domain to look at.  [default: FIRSTMILE_DOMAIN or saas]")
+@domain_option
 @click.option("--at", "at_us", type=Moment(), default=None, help="Up to when, RFC 3339.  [default: now]")
 @click.option("--resume", default=None, metavar="NAME", help="Let a paused experiment go on, and do nothing else.")
-def experiments(domain: str | None, at_us: int | None, resume: str | None) -> None:
+def experiments(domain: str, at_us: int | None, resume: str | None) -> None:
     """Say what each experiment has brought, and pause one whose guardrail is broken or whose shares are wrong.
 
     \b
@@ -146,7 +146,7 @@ def experiments(domain: str | None, at_us: int | None, resume: str | None) -> No
     from monitoring import experiments_console
     from monitoring.experiments import resume as let_go_on
 
-    settings = Settings(domain=domain) if domain else Settings()
+    settings = Settings(domain=domain)
     console = Console(width=None if Console().is_terminal else 160)
     try:
         if resume:

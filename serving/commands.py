@@ -22,7 +22,7 @@ def _environment(settings: Settings) -> None:
 @click.command()
 @domain_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
     "--mode",
     type=click.Choice(["registry", "bundled"]),
@@ -47,13 +47,14 @@ def serve(domain: str, host: str, port: int, mode: str, workers: int) -> None:
     FIRSTMILE_SERVER_KEYS=... python -m serving serve --host 0.0.0.0 --port 8080
     curl localhost:3000/v1/decide -H 'Content-Type: application/json' -d '{"userId": "u-1842"}'
     """
-    from serving import bento, wiring
+    from serving import bento, ports, wiring
     from serving.auth import Keys, check_address
 
     try:
         settings = Settings(domain=domain, mode=mode, workers=workers)
         check_address(host, Keys(settings.server_keys))
         wiring.check(settings)
+        ports.check(host, port)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
     _environment(settings)
@@ -232,6 +233,8 @@ def export(user_id: str, domain: str) -> None:
     from serving.users import MOST, Users
 
     settings = Settings(domain=domain)
+    if not (settings.state / "registry.db").exists():
+        raise click.ClickException(f"no users yet in {settings.state}: `make simulate backfill`, or send events first")
     held = Users(settings, Tombstones(settings.state), Consent(settings.state))
     try:
         page = held.export(user_id, limit=MOST)
@@ -254,7 +257,7 @@ def export(user_id: str, domain: str) -> None:
 def replay(decision_id: str | None, every: bool, sample: int | None, seed: int, domain: str) -> None:
     """Make decisions again from their receipts: equal, or what differs. Exits with 1 where any differs.
 
-    
+    \b
     python -m serving replay 0199a2b4c5d67e8f9a0b1c2d3e4f5a6b
     python -m serving replay --all --sample 10000
     """

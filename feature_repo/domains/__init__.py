@@ -1,5 +1,6 @@
 """The products that Firstmile knows, a module each; `load(name)` finds them."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -22,5 +23,7 @@ def load(name: str) -> Domain:
         ValueError: there is no such domain.
     """
     if name not in names():
-        raise ValueError(f"no domain {name!r}: there are {', '.join(names())}")
+        near = get_close_matches(name, names(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"no domain {name!r}: there are {', '.join(names())}{hint}")
     return cast(Domain, import_module(f"feature_repo.domains.{name}").DOMAIN)

@@ -45,6 +45,8 @@ def lag(settings: Settings) -> Lag:
 
 def _embedded(settings: Settings, lake: int) -> Lag:
     if not log_file(settings).exists():
+        if not lake:
+            raise ValueError(f"no events yet in {settings.state}: `make simulate`, or send events to the service")
         return Lag(0, 0, 0)
     last = extent(log_file(settings))
     with closing(open_history(settings)) as found:

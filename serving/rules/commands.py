@@ -125,7 +125,7 @@ def _compared(domain: "Domain", old: "Rules", new: "Rules", sample: int | None, 
     needs = list(domain.feature_types) if judge else sorted({*old.needs, *new.needs})
     history = History(settings.features, needs)
     try:
-        only = None if sample is None else history.sample(sample)
+        only = None if sample is None else history.sample(sample, at_us)
         with _progress() as bar:
             task = bar.add_task("people's past", total=None)
             people = history.people(only, lambda files, of: bar.update(task, completed=files, total=of))

@@ -7,7 +7,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,10 +48,11 @@ class History:
             raise NoHistoryError(f"no feature rows in {self.folder}: `make ingest backfill` writes them")
         return found
 
-    def sample(self, number: int) -> AbstractSet[str]:
-        """That many people, always the same ones: those with the smallest hashes."""
-        users = (u for f in self.files for u in pq.read_table(f, columns=["user_id"])["user_id"].unique().to_pylist())
-        return set(heapq.nsmallest(number, users, key=_hash))
+    def sample(self, number: int, at_us: int) -> AbstractSet[str]:
+        """That many of the people who are there at a time, all if they are fewer, always the same ones: those with the
+        smallest hashes."""
+        people = replace(self, columns=()).people()
+        return set(heapq.nsmallest(number, (user for user, rows in people if there(rows, at_us)), key=_hash))
 
     def people(
         self, only: AbstractSet[str] | None = None, done: Callable[[int, int], None] = lambda files, of: None

@@ -168,7 +168,7 @@ def engines(
     served: Settings, state: Settings, environments: Mapping[str, dict[str, str]]
 ) -> Iterator[dict[str, Engine]]:
     """Engines as the service makes them; the plain one follows nobody."""
-    with mock.patch("feature_repo.settings.TRACKING", served.tracking_uri), ExitStack() as stack:
+    with mock.patch("feature_repo.environment.TRACKING", served.tracking_uri), ExitStack() as stack:
         live = wiring.live(state)
         if live is None:
             raise RuntimeError(f"{state.home}: expected a state that no other process has")

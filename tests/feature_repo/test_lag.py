@@ -77,3 +77,8 @@ def test_a_broker_and_the_history_that_numbers_its_events(tmp_path: Path) -> Non
                 until(lambda: lag(settings) == Lag(0, 3, 6))
         drain(settings)
         assert lag(settings).lake == 0
+
+
+def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no events yet in .*saas"):
+        lag(settings_at(tmp_path))

@@ -73,7 +73,7 @@ def test_redis_is_named_by_its_url(url: str, connection: str, tmp_path: Path) ->
 
 
 def test_another_online_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="FIRSTMILE_ONLINE='memcached://x': expected `sqlite` or redis://"):
+    with pytest.raises(ValueError, match="FIRSTMILE_ONLINE='memcached://x': expected sqlite, or redis://"):
         store.repo_config(settings_at(tmp_path, online="memcached://x"))
 
 

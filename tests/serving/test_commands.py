@@ -1,4 +1,6 @@
 import json
+import socket
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,3 +133,55 @@ def test_a_person_is_exported_and_erased_by_command(tmp_path: Path, monkeypatch:
     assert searching.found(tmp_path, ["person-1"]) == []
     assert CliRunner().invoke(main, ["export", "person-1", "--domain", "saas"]).exit_code == 1
     assert CliRunner().invoke(main, ["export", "you", "--domain", "saas"]).exit_code == 0
+
+
+def test_a_port_in_use_is_said_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = CliRunner().invoke(main, ["serve", "--port", str(port)])
+    assert refused.exit_code == 1
+    assert f"port {port} of 127.0.0.1 is in use" in refused.output and f"PORT={port + 1}" in refused.output
+    refused = CliRunner().invoke(
+        main, ["serve", "--host", "no.such.host.invalid"], env={"FIRSTMILE_SERVER_KEYS": "k" * 32}
+    )
+    assert refused.exit_code == 1 and "expected an address of this machine" in refused.output
+
+
+@pytest.mark.parametrize("room", ["feature_repo", "training", "serving", "monitoring"])
+def test_a_wrong_domain_is_one_sentence_in_every_command(room: str) -> None:
+    group = import_module(f"{room}.__main__").main
+    asked = [name for name, command in group.commands.items() if any(p.name == "domain" for p in command.params)]
+    assert asked
+    for name in asked:
+        refused = CliRunner().invoke(group, [name, *["x"] * _arguments(group.commands[name]), "--domain", "sass"])
+        assert refused.exit_code == 1, name
+        assert "no domain 'sass': there are" in refused.output and "did you mean saas?" in refused.output, name
+        assert "Traceback" not in refused.output, name
+
+
+def _arguments(command: click.Command) -> int:
+    return sum(isinstance(p, click.Argument) for p in command.params)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("RATE", "abc", "FIRSTMILE_RATE='abc': expected a number above 0"),
+        ("ONLINE", "mysql://x", "FIRSTMILE_ONLINE='mysql://x': expected sqlite, or redis://"),
+        ("LOG", "nats://x", "FIRSTMILE_LOG='nats://x': expected sqlite, kafka://"),
+        ("LAKE", "s3://bucket/lake", "FIRSTMILE_LAKE: s3:// cannot be opened: Install s3fs"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "decide", "export"])
+def test_a_wrong_setting_is_one_sentence(
+    command: str, variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FIRSTMILE_{variable}", value)
+    refused = CliRunner().invoke(main, [command, *([] if command == "serve" else ["u-1"])])
+    assert (refused.exit_code, refused.output.startswith(f"Error: {says}")) == (1, True)
+
+
+def test_nothing_to_export_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path / "empty"))
+    refused = CliRunner().invoke(main, ["export", "u-1"])
+    assert refused.exit_code == 1 and "no users yet in" in refused.output

@@ -1,3 +1,5 @@
+import math
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from tests.training.world import shop
 from training import contest
-from training.candidates import KINDS, by_name
+from training.candidates import LightGBM, by_name
 from training.contest import Result, choose, thin
 from training.model import EngagementModel
 from training.plan import Plan
@@ -30,8 +32,16 @@ def test_the_least_loss_wins_and_of_equals_the_quickest(losses: dict[str, float]
     assert choose([result(kind, loss) for kind, loss in losses.items()]).kind == best
 
 
-def test_every_candidate_has_a_place_in_the_order() -> None:
-    assert {k.kind for k in KINDS} == {"base_rate", *contest.QUICKEST}
+def test_a_candidate_of_another_kind_takes_part() -> None:
+    class Other(LightGBM):
+        kind = "other"
+        microseconds = 10
+
+    other = replace(result("lightgbm", 0.451), tuned=Tuned(Other, {}, 0.451, []))
+    assert choose([result("logistic", 0.450), other]) is other
+    Other.microseconds = math.inf  # not declared: any other is preferred, unless this one predicts better
+    assert choose([result("logistic", 0.450), other]).kind == "logistic"
+    assert choose([result("logistic", 0.460), other]) is other
 
 
 def test_thinning_keeps_whole_people(rows: pd.DataFrame) -> None:

@@ -108,7 +108,7 @@ def test_a_sample_is_always_the_same_people(state: SimpleNamespace, tmp_path: Pa
     shown = run("test", written(tmp_path, "new.yaml", NEW), "--sample", 7, "--at", rfc3339(state.now))
     assert "Segments of 7 people" in shown.output
     history = History(state.settings.features, ["clicks"])
-    assert history.sample(7) == history.sample(7) < history.sample(9)
+    assert history.sample(7, state.now) == history.sample(7, state.now) < history.sample(9, state.now)
 
 
 def test_before_the_first_row_there_is_nobody(state: SimpleNamespace, tmp_path: Path) -> None:
@@ -129,13 +129,13 @@ def test_without_rows_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
     assert refused.exit_code == 1
     assert "`make ingest backfill` writes them" in refused.output
     with pytest.raises(NoHistoryError):
-        History(Settings(home=tmp_path / "empty").features, []).sample(1)
+        History(Settings(home=tmp_path / "empty").features, []).sample(1, 0)
 
 
 def test_without_a_champion_conditions_on_the_score_are_not_met(
     state: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feature_repo.settings.TRACKING", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr("feature_repo.environment.TRACKING", f"sqlite:///{tmp_path / 'mlflow.db'}")
     text = "domain: saas\nlimits: {smallest_share: 0}\nsegments:\n  sure: {why: w, when: score >= 0}\n"
     shown = run("test", written(tmp_path, "new.yaml", text), "--at", rfc3339(state.now))
     assert "conditions on score and engagement segment count as not met" in shown.output
@@ -166,5 +166,7 @@ def test_rows_of_one_moment_and_rows_that_repeat(state: SimpleNamespace, tmp_pat
         [False, True, True, False, False], [False, False, True, True, True],
     ]  # fmt: skip
     assert not there([], 9)
+    assert [History(tmp_path, ["clicks"]).sample(1, at) for at in (8, 9, 15)] == [set(), {"v"}, {"u"}]
+    assert History(tmp_path, []).sample(9, 14) == {"u", "v"}
     rules = load(written(tmp_path, "r.yaml", OLD.replace(">= 100", "== 1")), state.domain)
     assert [(m.entered, m.at_us) for m in fold(rules, people["u"]).moves] == [(True, 10), (False, 30)]
