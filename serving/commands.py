@@ -243,7 +243,7 @@ def export(user_id: str, domain: str) -> None:
         while page:
             click.echo(msgspec.json.encode(page).decode())
             more = page.next
-            page = held.export(user_id, more.after, more.decisions_after, MOST) if more else None
+            page = held.export(user_id, more.after, more.decisions_after, MOST, more.refused_after) if more else None
     except KnownError as e:
         raise click.ClickException(str(e)) from None
 

@@ -67,6 +67,15 @@ class Consent:
             self._read_at = at
         return self._out
 
+    def since(self, senders: Iterable[str]) -> int | None:
+        """When the first of these ids of one person opted out, in µs; None: none of them has."""
+        if not any(sender in self.out() for sender in senders):
+            return None
+        with self._lock, self._open() as db:
+            query = "SELECT since_us FROM opted_out WHERE hash = ?"
+            found = [db.execute(query, (self._hash_of(sender),)).fetchone() for sender in senders]
+        return min((since for (since,) in filter(None, found)), default=None)
+
     def opt_out(self, senders: Iterable[str], now_us: int) -> None:
         """Record durably that these are one person who has opted out."""
         self._write("INSERT OR IGNORE INTO opted_out VALUES (?, ?)", [(self._hash_of(s), now_us) for s in senders])

@@ -124,6 +124,7 @@ def _users() -> Json:
         collect.parameter("limit", "query", f"Most events, and most decisions; {LIMIT:,} unless told, up to {MOST:,}."),
         collect.parameter("after", "query", "Events after this position: `next.after` of the page before."),
         collect.parameter("decisionsAfter", "query", "Decisions after this id: `next.decisionsAfter`."),
+        collect.parameter("refusedAfter", "query", "Refused events after this place: `next.refusedAfter`."),
     ]
     refusals = {
         "401": REFUSALS["401"],

@@ -17,6 +17,7 @@ from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import KnownError
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.lake import held, user_events
+from feature_repo.lake.quarantine import Quarantine, as_json
 from feature_repo.settings import Settings, now_us
 from serving import decision_log
 from serving.asgi import Answer, Refused
@@ -26,6 +27,8 @@ from serving.decide import Model
 from serving.erasing import Erasing
 from serving.features import APPLIED, VALID_UNTIL, OnlineFeatures
 from serving.schema import DroppedElement
+from serving.segments.channels.dead_letters import DeadLetters, Letter, folder
+from serving.segments.journal import FILE, changes_of
 from serving.segments.keeper import Keeper
 from serving.times import rfc3339
 from serving.why.route import Reasons
@@ -89,11 +92,21 @@ class HeldChange(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
-    """A decision as it was logged."""
+    """A decision as it was logged, with everything that it was made from."""
 
     decision_id: str
     at: Time
+    user_id: str
+    known: Annotated[bool, Meta(description="Whether features of theirs were found.")]
+    unavailable: Annotated[str | None, Meta(description="Why features could not be read; null: they could.")]
     segment: str | None
+    segments: list[str]
+    persona: str | None
+    variants: Annotated[Any, Meta(description="Of experiments, with what they showed and hid.")]
+    holdout: Annotated[bool | None, Meta(description="Whether they are among those who are shown the default.")]
+    situation: Annotated[Any, Meta(description="What rules and policy remembered of them; null: it was erased.")]
+    playbook: Annotated[str | None, Meta(description="Version of the rules, the policy and the experiments.")]
+    note: str | None
     score: float | None
     model_name: str | None
     model_version: int | None
@@ -103,7 +116,17 @@ class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
     reasons: list[str]
     dropped: Annotated[list[DroppedElement], Meta(description="What boundaries removed.")]
     features: dict[str, Any] | None
+    features_at: Annotated[Time | None, Meta(description="Since when the features had these values.")]
     applied_position: int | None
+
+
+class HeldRefusal(msgspec.Struct, frozen=True, rename="camel"):
+    """An event that was refused, as it came."""
+
+    received_at: Time
+    reason: str
+    detail: str
+    event: Annotated[Any, Meta(description="JSON, or its text where it is none.")]
 
 
 class Next(msgspec.Struct, frozen=True, rename="camel"):
@@ -111,17 +134,21 @@ class Next(msgspec.Struct, frozen=True, rename="camel"):
 
     after: int
     decisions_after: str
+    refused_after: str
 
 
 class Held(msgspec.Struct, frozen=True, rename="camel"):
-    """What is held of a person, a page of it: events and decisions from the oldest on."""
+    """What is held of a person, a page of it: events, decisions and refused events from the oldest on."""
 
     profile: Profile
     features: Annotated[HeldFeatures | None, Meta(description="null: none are stored.")]
     segments: Annotated[list[HeldChange], Meta(description="Every change, the first first.")]
     opted_out: bool
+    opted_out_since: Annotated[Time | None, Meta(description="null: they have not opted out.")]
     events: list[HeldEvent]
     decisions: list[HeldDecision]
+    refused: Annotated[list[HeldRefusal], Meta(description="Refused events that name them as their sender.")]
+    undelivered: Annotated[list[Letter], Meta(description="Changes of segments that a webhook would not take.")]
     next: Annotated[Next | None, Meta(description="null: this is the last page.")]
 
 
@@ -196,13 +223,18 @@ class Users:
         after, limit = _number(asked, "after", 0, 2**62), _number(asked, "limit", LIMIT, MOST)
         if self._tombstones.covers(person):
             raise Refused(410, "erased", "this person was erased; nothing is held", "id")
-        page = await asyncio.to_thread(self.export, person, after, asked.get("decisionsAfter", ""), limit)
+        others = asked.get("decisionsAfter", ""), limit, asked.get("refusedAfter", "")
+        page = await asyncio.to_thread(self.export, person, after, *others)
         if page is None:
             raise Refused(404, "unknown_user", "nobody is known by that id", "id")
         return Answer(msgspec.json.encode(page))
 
-    def export(self, person: str, after: int = 0, decisions_after: str = "", limit: int = LIMIT) -> Held | None:
-        """A page of what is held: up to `limit` events after a position, and decisions after an id; None: nothing.
+    def export(
+        self, person: str, after: int = 0, decisions_after: str = "", limit: int = LIMIT, refused_after: str = ""
+    ) -> Held | None:
+        """A page of what is held; None: nothing.
+
+        Up to `limit` events after a position, decisions after an id, and refused events after a place.
 
         Raises:
             KnownError: an anonymous id that was identified.
@@ -214,29 +246,37 @@ class Users:
         profile = Profile(person, held.traits(theirs), aliases, list(of.unverified))
         events = held.page(theirs, after, limit + 1)
         features, decided = self._features(person), decision_log.of_users(self._settings.decisions, of.senders)
-        if not (events or after or features or decided):
+        refused = Quarantine(self._settings.quarantine).of(of.ids, refused_after, limit + 1)
+        since = self._consent.since(of.senders)
+        if not (events or after or features or decided or refused or since):
             return None
         decisions = [d for d in decided if d["decision_id"] > decisions_after][: limit + 1]
-        more = len(events) > limit or len(decisions) > limit
-        events, decisions = events[:limit], decisions[:limit]
+        more = any(len(found) > limit for found in (events, decisions, refused))
+        events, decisions, refused = events[:limit], decisions[:limit], refused[:limit]
         last = Next(
-            events[-1]["position"] if events else after, decisions[-1]["decision_id"] if decisions else decisions_after
+            events[-1]["position"] if events else after,
+            decisions[-1]["decision_id"] if decisions else decisions_after,
+            refused[-1][0] if refused else refused_after,
         )
         return Held(
             profile=profile,
             features=features,
-            segments=self._segments(person),
-            opted_out=self._consent.opted_out(person),
+            segments=self._segments(of.senders),
+            opted_out=since is not None,
+            opted_out_since=None if since is None else rfc3339(since),
             events=list(map(_event, events)),
             decisions=[_decision(d) for d in decisions],
+            refused=[HeldRefusal(rfc3339(r.received_us), r.reason, r.detail, as_json(r.raw)) for _, r in refused],
+            undelivered=[d for d in DeadLetters(folder(self._settings)).all() if d.event.user_id in of.senders],
             next=last if more else None,
         )
 
-    def _segments(self, person: str) -> list[HeldChange]:
+    def _segments(self, senders: list[str]) -> list[HeldChange]:
         if self._keeper is None:
-            return []
-        self._keeper.flush()
-        changes = self._keeper.journal.of([person])
+            changes = changes_of(self._settings.state / FILE, senders)
+        else:
+            self._keeper.flush()
+            changes = self._keeper.journal.of(senders)
         back = {c.corrects for c in changes}
         return [
             HeldChange(rfc3339(c.at_us), c.segment, c.source, c.entered, c.cause, c.seq in back)
@@ -264,10 +304,11 @@ def _event(row: dict[str, Any]) -> HeldEvent:
 
 
 def _decision(row: dict[str, Any]) -> HeldDecision:
-    kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n not in ("at", "features", "dropped")}
-    features = None if row["features"] is None else msgspec.json.decode(row["features"])
-    dropped = msgspec.json.decode(row["dropped"] or "[]", type=list[DroppedElement])
-    return HeldDecision(**kept, at=rfc3339(row["at_us"]), features=features, dropped=dropped)
+    kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n in row}
+    kept |= {n: None if row[n] is None else msgspec.json.decode(row[n]) for n in ("features", "variants", "situation")}
+    kept["dropped"] = msgspec.json.decode(row["dropped"] or "[]", type=list[DroppedElement])
+    since = None if row["event_us"] is None else rfc3339(row["event_us"])
+    return HeldDecision(**kept, at=rfc3339(row["at_us"]), features_at=since)
 
 
 def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:

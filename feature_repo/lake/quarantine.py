@@ -8,7 +8,9 @@ the whole length where only the beginning was kept.
 import base64
 import json
 import logging
+import mmap
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -42,6 +44,10 @@ TORN = "unreadable"
 
 
 _log = logging.getLogger(__name__)
+_SENDERS = ("userId", "anonymousId", "previousId", "user_id", "anonymous_id")
+_PLAIN = re.compile(r"[\w.@:+-]+", re.ASCII)
+_HIDDEN = (b'"as":"base64"', b"\\\\u")
+"""In lines in which an id may be written in another way: in base64, or with escapes."""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -211,10 +217,34 @@ class Quarantine:
                 part.replace(file)
         return gone
 
+    def of(self, ids: frozenset[str], after: str = "", most: int | None = None) -> list[tuple[str, Quarantined]]:
+        """The flushed refused events that one of these ids sent, each with its place, in the order of places.
+
+        Of what is no JSON object those in which an id is a word. after: the place that the page before ended with.
+        """
+        found = list[tuple[str, Quarantined]]()
+        for file in sorted(self.folder.glob("*.jsonl")):
+            for place, line in _candidates(file, ids):
+                if place > after and _sent_by(refused := _restore(line), ids):
+                    found.append((place, refused))
+                    if len(found) == most:
+                        return found
+        return found
+
     def _lines(self) -> Iterator[bytes]:
         for file in sorted(self.folder.glob("*.jsonl")):
             with file.open("rb") as lines:
                 yield from (line for line in lines if line.strip())
+
+
+def as_json(raw: object) -> Any:
+    """What came as JSON, or its text where it is none."""
+    if not isinstance(raw, bytes):
+        return raw
+    try:
+        return msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return raw.decode(errors="replace")
 
 
 _COUNTED = msgspec.json.Decoder(_Counted)
@@ -300,6 +330,43 @@ def _restore(line: bytes) -> Quarantined:
 def _mentions(line: bytes, ids: frozenset[str]) -> bool:
     refused = _restore(line)
     return any(mentions(text, ids) for text in (refused.detail, text_of(refused.raw)))
+
+
+def _candidates(file: Path, ids: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """The lines of a file, by their places, in which one of these ids may be: the others are not even decoded."""
+    with file.open("rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:
+            return
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for start in _starts(content, ids):
+                end = content.find(b"\n", start)
+                if line := content[start : end if end >= 0 else len(content)].strip():
+                    yield f"{file.stem}:{start:012d}", line
+
+
+def _starts(content: mmap.mmap, ids: frozenset[str]) -> list[int]:
+    """Where those lines begin; every line where an id can be written in several ways."""
+    if not all(_PLAIN.fullmatch(i) for i in ids):
+        return [0, *(match.end() for match in re.finditer(rb"\n", content))]
+    starts = set[int]()
+    for mark in (*(i.encode() for i in ids), *_HIDDEN):
+        at = content.find(mark)
+        while at >= 0:
+            starts.add(content.rfind(b"\n", 0, at) + 1)
+            end = content.find(b"\n", at)
+            at = content.find(mark, end) if end >= 0 else -1
+    return sorted(starts)
+
+
+def _sent_by(refused: Quarantined, ids: frozenset[str]) -> bool:
+    text = text_of(refused.raw)
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict):
+        return mentions(text, ids)
+    return any(str(event[key]) in ids for key in _SENDERS if key in event)
 
 
 def _append(file: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from feature_repo.erasing.tombstones import ERASED
-from feature_repo.lake.quarantine import Quarantined
+from feature_repo.lake.quarantine import Quarantined, as_json
 from serving.asgi import Answer, Refused
 from serving.collect.door import OPTED_OUT, Door
 from serving.collect.request import parameters
@@ -57,10 +57,4 @@ async def listing(door: Door, query: bytes) -> Answer:
 
 
 def _shown(kept: Quarantined) -> RefusedEvent:
-    raw = kept.raw
-    if isinstance(raw, bytes):
-        try:
-            raw = msgspec.json.decode(raw)
-        except (ValueError, RecursionError):
-            raw = raw.decode(errors="replace")
-    return RefusedEvent(rfc3339(kept.received_us) or "", kept.reason, kept.detail, raw)
+    return RefusedEvent(rfc3339(kept.received_us) or "", kept.reason, kept.detail, as_json(kept.raw))

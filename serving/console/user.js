@@ -36,7 +36,7 @@ async function everything(id, signal) {
   const path = `v1/users/${encodeURIComponent(id)}?limit=5000`
   const held = await ask(path, { signal })
   for (let next = held.next; next;) {
-    const page = await ask(`${path}&after=${next.after}&decisionsAfter=${next.decisionsAfter}`, { signal })
+    const page = await ask(`${path}&after=${next.after}&decisionsAfter=${next.decisionsAfter}&refusedAfter=${next.refusedAfter}`, { signal })
     held.events.push(...page.events)
     held.decisions.push(...page.decisions)
     next = page.next

@@ -12,7 +12,7 @@ at a time writes the file in the state folder.
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,6 +190,16 @@ class Journal:
     def _rows(self, query: str, *values: object) -> list[tuple]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
+
+
+def changes_of(file: Path, persons: Iterable[str]) -> list[Change]:
+    """All changes of these persons in a journal that another process may be writing, the first first."""
+    if not file.exists():
+        return []
+    marks = ", ".join("?" * len(persons := list(persons)))
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        query = f"SELECT * FROM changes WHERE person IN ({marks}) ORDER BY seq"
+        return list(map(_change, db.execute(query, persons).fetchall()))
 
 
 def _change(row: tuple) -> Change:

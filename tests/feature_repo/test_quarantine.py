@@ -1,5 +1,6 @@
 """Refused events are kept as they came, whatever they are, and survive a writer that is stopped."""
 
+import json
 from collections import OrderedDict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,3 +173,24 @@ def test_the_newest_are_read_from_the_end_and_within_bytes(tmp_path: Path, monke
             assert quarantine.newest(7, reason) == every[-7:] and quarantine.newest(0, reason) == []
     few = quarantine.newest(100, most_bytes=1_000)
     assert few == list(quarantine.read())[-len(few) :] and 5 < len(few) < 15
+
+
+@pytest.mark.parametrize("who", ["u-1", "ü 1", 'a"b/c', "anon:d.9"])
+def test_a_users_own_refused_events_are_found_however_their_id_is_written(tmp_path: Path, who: str) -> None:
+    kept, refusal = Quarantine(tmp_path), Refusal(Reason.UNKNOWN_EVENT, "why")
+    escaped = "".join(f"\\u{ord(c):04x}" for c in who)
+    theirs: list[object] = [
+        json.dumps({"userId": who}).encode(),
+        json.dumps({"anonymousId": who}, ensure_ascii=False).encode(),
+        f'{{"userId":"{escaped}"}}'.encode(),
+        {"previousId": who},
+        f"{{userId: {json.dumps(who, ensure_ascii=False)}, torn ".encode() + b"\xff",
+    ]
+    others: list[object] = [{"userId": "u-10", "invitedBy": who}, {"userId": f"{who}0"}, b"nothing", b"\xff"]
+    for n, raw in enumerate([*others, *theirs, *others, *theirs]):
+        kept.add(raw, refusal, n * 50_000_000_000)  # several days
+    kept.flush()
+    found = kept.of(frozenset([who]))
+    assert [r.received_us // 50_000_000_000 for _, r in found] == [4, 5, 6, 7, 8, 13, 14, 15, 16, 17]
+    assert kept.of(frozenset([who]), found[2][0], 4) == found[3:7]
+    assert Quarantine(tmp_path / "none").of(frozenset([who])) == []

@@ -29,6 +29,8 @@ from serving.app import App
 from serving.auth import Keys
 from serving.engine import Engine
 from serving.erasing import Erasing
+from serving.segments.channels.dead_letters import DeadLetters, Letter
+from serving.segments.channels.event import SegmentChanged
 from serving.times import rfc3339
 from tests import brokers, searching
 from tests.e2e.processes import row
@@ -320,6 +322,63 @@ def test_a_person_can_have_what_is_held(new_service: Callable[..., Service], doc
     assert held["segments"][0]["cause"].startswith("since_last_event > ")
     assert held["optedOut"] is False
     assert held["next"] is None
+
+
+EXPORTED = {
+    "lake": "events", "log.db": "events", "history.db": "events", "quarantine": "refused", "online.db": "features",
+    "decisions": "decisions", "segments.db": "segments", "webhooks": "undelivered",
+}  # fmt: skip
+NOT_EXPORTED = {
+    "features": "computed from the events, for every moment: the rows of training",
+    "parity.json": "compares features of theirs with the same computed again",
+    "report": "counts of everybody; a value can be among its examples",
+    "service.log": "the program's log",
+    "truth.parquet": "what a simulation knows of the users that it made",
+    "spill": "intermediate files, which the next run removes", "tmp": "the same",
+}  # fmt: skip
+
+
+def test_every_file_that_names_a_person_is_in_the_export_or_has_a_reason(
+    new_service: Callable[..., Service], document: dict[str, Any]
+) -> None:
+    service = new_service()
+    fill(service)
+    service.send(event(50, OTHER, event="Unknown", properties={"of": WHO, "and": KEPT}))  # another's
+    changed = SegmentChanged(
+        id="c1", user_id=WHO, segment="dormant", source="rules", entered=True, at=rfc3339(BEGIN),
+        noted_at=rfc3339(BEGIN), cause="c", version="v", seq=1,
+    )  # fmt: skip
+    letter = Letter("webhook", rfc3339(BEGIN), 3, "gone", changed)
+    (webhooks := service.settings.state / "webhooks").mkdir(exist_ok=True)
+    DeadLetters(webhooks).add(letter)
+    places = {line.split(":")[0].split("/")[1] for line in searching.found(service.settings.home, GONE)}
+    stores = {p.removesuffix("-wal") for p in places}
+    assert stores == {*EXPORTED, *NOT_EXPORTED}
+    held = service.ask("GET", f"/v1/users/{WHO}").json()
+    assert valid(held, "Held", document)
+    assert all(held[part] for part in EXPORTED.values())
+    assert [(r["reason"], r["event"]["messageId"]) for r in held["refused"]] == [
+        ("unknown_event", "message-10"), ("reserved_id", "message-12"),
+    ]  # fmt: skip
+    assert [d["event"]["userId"] for d in held["undelivered"]] == [WHO]
+    for decision in held["decisions"]:
+        row = {"at": decision["at"]} | decision
+        assert {"known", "segments", "persona", "variants", "holdout", "situation", "playbook"} <= row.keys()
+        assert row["situation"] is not None and (row["featuresAt"] is None) == (row["features"] is None)
+    assert {d["userId"] for d in held["decisions"]} == {WHO, f"anon:{DEVICE}"}
+    text = json.dumps(held)
+    assert KEPT not in text and OTHER not in text
+    pages, url = [], f"/v1/users/{WHO}?limit=1"
+    while url:
+        pages.append(service.ask("GET", url).json())
+        more = pages[-1]["next"]
+        url = more and f"/v1/users/{WHO}?limit=1&after={more['after']}&decisionsAfter={more['decisionsAfter']}" + (
+            f"&refusedAfter={more['refusedAfter']}"
+        )
+    for part in ("events", "decisions", "refused"):
+        assert [one for page in pages for one in page[part]] == held[part]
+    service.ask("PUT", f"/v1/users/{WHO}/opt-out")
+    assert service.ask("GET", f"/v1/users/{WHO}").json()["optedOutSince"] is not None
 
 
 def test_a_long_history_comes_in_pages(new_service: Callable[..., Service]) -> None:
