@@ -15,6 +15,7 @@ import msgspec
 from feature_repo.storage import DamagedFile
 from serving import docs, openapi
 from serving.asgi import (
+    HANG_UP,
     JSON,
     Answer,
     Gone,
@@ -29,7 +30,7 @@ from serving.asgi import (
     send_answer,
     started,
 )
-from serving.auth import Keys, is_loopback
+from serving.auth import VARIABLE, Keys
 from serving.collect.door import Door
 from serving.collect.refused import listing
 from serving.collect.routes import Collector, Options
@@ -37,6 +38,7 @@ from serving.console import files as console
 from serving.console.playbook import PATH as PLAYBOOK
 from serving.console.playbook import Declared
 from serving.engine import Engine
+from serving.local_only import require_local
 from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
 from serving.segments.channels.running import PATH as SEGMENTS
 from serving.segments.channels.running import STREAM, Channels
@@ -139,8 +141,8 @@ class App:
             if not self.keys.allows(header(scope, b"authorization")):
                 told = (b"www-authenticate", b'Bearer realm="firstmile"')
                 raise Refused(401, "unauthorized", "a server key is needed: Authorization: Bearer <key>", None, told)
-        elif not is_loopback((scope.get("client") or ("",))[0]):
-            raise Refused(403, "forbidden", "without server keys only this machine is served")
+        else:
+            require_local(scope, f"set server keys ({VARIABLE})")
 
     async def _decide(self, body: bytes) -> Answer:
         request = _parse(_decide_request, body)
@@ -206,12 +208,15 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
         Refused: too long, another content type, or compressed. Gone: the caller hung up.
     """
     kind = header(scope, b"content-type")
-    if kind is not None and kind.split(b";")[0].strip().lower() != JSON:
+    if kind is None or kind.split(b";")[0].strip().lower() != JSON:  # none is what pages of other sites may send
+        got = "none" if kind is None else repr(kind.decode("latin-1")[:200])
         raise Refused(
-            415, "unsupported_media_type", f"expected Content-Type application/json, got {kind.decode('latin-1')}"
+            415, "unsupported_media_type", f"expected Content-Type application/json, got {got}", None, HANG_UP
         )
     if (coding := header(scope, b"content-encoding")) not in (None, b"identity"):
-        raise Refused(415, "unsupported_encoding", f"expected a plain body, got Content-Encoding {coding!r}")
+        raise Refused(
+            415, "unsupported_encoding", f"expected a plain body, got Content-Encoding {coding!r}", None, HANG_UP
+        )
     return await read_body(scope, receive, limit, "send fewer users at once")
 
 

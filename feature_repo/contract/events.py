@@ -45,6 +45,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ANONYMOUS = "anon:"
 """What the entity key of somebody never identified begins with; no userId may."""
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that no id or name may have: they end lines, hide in logs, and cannot be in an address."""
 MAX_ID = 200
 MAX_MESSAGE_ID = 100
 MAX_NAME = 200
@@ -139,8 +141,9 @@ def _identifier(wire: dict[str, Any], field: str, longest: int) -> str | None:
 def _limit(value: str, field: str, longest: int) -> None:
     if len(value) > longest:
         refuse(Reason.TOO_LONG, f"{field}: expected at most {longest} characters; came {len(value)}")
-    if "\0" in value:
-        refuse(Reason.BAD_CHARACTER, f"{field}: expected no NUL; came one at character {value.index(chr(0))}")
+    if found := CONTROL.search(value):
+        what = f"U+{ord(found[0]):04X} at character {found.start()}"
+        refuse(Reason.BAD_CHARACTER, f"{field}: expected no control characters; came {what}")
 
 
 def _ids(wire: dict[str, Any], kind: str) -> tuple[str | None, str | None]:

@@ -52,7 +52,7 @@ MEANING: Mapping[Reason, str] = {
     Reason.EMPTY_ID: "an id of no characters",
     Reason.RESERVED_ID: "a userId that begins with 'anon:', which marks people never identified",
     Reason.TOO_LONG: "an id or a name of too many characters",
-    Reason.BAD_CHARACTER: "the character NUL in an id, a name or a declared string",
+    Reason.BAD_CHARACTER: "a control character in an id or a name, or NUL in a declared string",
     Reason.BAD_TIMESTAMP: "a timestamp that is no RFC 3339 date and time with a zone",
     Reason.TIMESTAMP_IN_FUTURE: "a timestamp more than 24 hours after the event was received",
     Reason.TIMESTAMP_TOO_OLD: "a timestamp before the year 2000",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LONGEST = 2_048
 """Characters of an address that are looked at."""
+LONGEST_HOST = 253
+"""Characters of a host name, as in DNS; a longer one is none."""
 KEPT = 2_048
 """Pages that are remembered."""
 UTM = {"id": "id", "source": "source", "medium": "medium", "campaign": "name", "term": "term", "content": "content"}
@@ -106,7 +108,9 @@ def _url(text: str) -> Url:
         host = found.hostname if found.scheme in ("http", "https", "android-app") else None
     except ValueError:
         host = None
-    return Url(host.removeprefix("www."), _parameters(found.query)) if host else Url("", {})
+    if not host or len(host) > LONGEST_HOST:
+        return Url("", {})
+    return Url(host.removeprefix("www."), _parameters(found.query))
 
 
 def _parameters(query: str) -> dict[str, str]:

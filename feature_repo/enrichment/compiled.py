@@ -10,7 +10,7 @@ from feature_repo.contract.events import Event
 from feature_repo.domain import Domain
 from feature_repo.enrichment.http_join import JoinError, Source
 
-AT_ONCE = 100
+AT_ONCE = 25
 """Events that are enriched without letting other work of the loop in between."""
 SAID_EVERY_S = 60.0
 Apply = Callable[[Event], Event]

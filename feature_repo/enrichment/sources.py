@@ -126,6 +126,8 @@ _HOSTS = {
     for source, hosts in names.items()
     for host in hosts
 }
+MOST_LABELS = max(host.count(".") for host in _HOSTS) + 2
+"""Labels at the end of a host that a name in the table can fit: `*` stands for up to two."""
 _COUNTRY = re.compile(r"\.(?:com?\.)?[a-z]{2,3}$")
 
 
@@ -135,7 +137,7 @@ def referring(host: str) -> Came:
     >>> referring("l.facebook.com"), referring("google.co.uk").source, referring("mail.google.com").medium
     (Came(source='facebook', medium='social', channel='organic_social'), 'google', 'email')
     """
-    name = host
+    name = ".".join(host.rsplit(".", MOST_LABELS)[-MOST_LABELS:])
     while name:
         if found := _HOSTS.get(name) or _HOSTS.get(_COUNTRY.sub(".*", name)):
             return found

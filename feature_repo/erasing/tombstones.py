@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS tombstones (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erasures
     (person BLOB PRIMARY KEY, requested_us INTEGER NOT NULL, finished_us INTEGER, plan TEXT) WITHOUT ROWID;
 """
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)(?:"|\\?\Z)', re.DOTALL)
+"""A string in quotes; one that does not end goes to the end of the text, so that no text is looked through twice."""
 _WORD = re.compile(r"[^\s\"'`<>()\[\]{},;:=&]+")
 _NAME = re.compile(r"[\w.@+-]+")
 

@@ -6,6 +6,7 @@ from serving.asgi import Header, Refused
 
 VARIABLE = "FIRSTMILE_ORIGINS"
 ANY = "*"
+EXPOSED: Header = (b"access-control-expose-headers", b"firstmile-receipts, retry-after")
 
 
 class Cors:
@@ -25,16 +26,22 @@ class Cors:
         origin = asked.get("origin")
         if origin is None:
             return ()
-        if ANY not in self._declared and origin.lower() not in self._declared:
+        if ANY in self._declared:  # of any page, but nothing that a browser adds by itself, such as a cookie
+            return ((b"access-control-allow-origin", b"*"), EXPOSED)
+        if not self.may_send(origin):
             if origin.lower() in (f"http://{asked.get('host')}", f"https://{asked.get('host')}"):  # a page of ours
                 return ()
             raise Refused(403, "origin_not_declared", f"{origin[:200]} is not among the origins in {VARIABLE}")
         return (
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-credentials", b"true"),
-            (b"access-control-expose-headers", b"firstmile-receipts, retry-after"),
+            EXPOSED,
             (b"vary", b"origin"),
         )
+
+    def may_send(self, origin: str) -> bool:
+        """Whether pages of an origin are declared to send."""
+        return ANY in self._declared or origin.lower() in self._declared
 
     def preflight(self, asked: Mapping[str, str], methods: str) -> tuple[Header, ...]:
         """What the answer to an OPTIONS request carries; raises as `headers` does."""

@@ -39,7 +39,12 @@ class Taken(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """How to speak with one kind of SDK. limit: bytes of a request's body. dry: events are judged and not kept."""
+    """How to speak with one kind of SDK.
+
+    limit: bytes of a request's body. dry: events are judged and not kept.
+    key_parameters: of the query, where a write key may be. basic_is_key: whether the user of Basic authentication is
+    always one. key_in_body: whether the body may have it.
+    """
 
     limit: int
     take: Callable[[Request], Taken]
@@ -47,6 +52,9 @@ class Dialect(NamedTuple):
     refusal: Callable[[Refused], Answer] = answer_of
     opened: Callable[[Request], Request] = unpacked
     dry: bool = False
+    key_parameters: tuple[str, ...] = ()
+    basic_is_key: bool = True
+    key_in_body: bool = True
 
 
 def fresh_id() -> str:

@@ -31,7 +31,7 @@ from serving.consent import Consent, OptedOut
 
 OPTED_OUT = "opted_out"
 """The reason of an event that its person did not want collected."""
-AT_ONCE = 100
+AT_ONCE = 25
 """Events that are judged without letting other requests in between."""
 RETRY_AFTER_S = 5.0
 """When to try again after the log or the quarantine failed, as with a full disk."""

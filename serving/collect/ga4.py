@@ -130,5 +130,5 @@ def _time(micros: Any, received_us: int) -> Any:
     return (rfc3339(micros) or micros) if type(micros) is int else micros
 
 
-POST = Dialect(LIMIT, take, answer)
-DEBUG = Dialect(LIMIT, take, answer_debug, dry=True)
+POST = Dialect(LIMIT, take, answer, key_parameters=("api_secret",), key_in_body=False)
+DEBUG = Dialect(LIMIT, take, answer_debug, dry=True, key_parameters=("api_secret",), key_in_body=False)

@@ -222,5 +222,7 @@ def _context(properties: dict[str, Any], request: Request) -> dict[str, Any]:
     return context
 
 
-EVENTS = Dialect(LIMIT, take, answer, refusal, opened)
-PROFILES = Dialect(LIMIT, take_profiles, answer, refusal, opened)
+KEYS = ("token", "api_key")
+EVENTS = Dialect(LIMIT, take, answer, refusal, opened, key_parameters=KEYS, basic_is_key=False)
+PROFILES = Dialect(LIMIT, take_profiles, answer, refusal, opened, key_parameters=KEYS, basic_is_key=False)
+"""Basic authentication may be a service account of Mixpanel's instead."""

@@ -18,6 +18,12 @@ from serving.asgi import Refused
 
 GZIP = b"\x1f\x8b"
 KB = 1024
+MOST_MEMBERS = 100
+"""Files that one gzip body may consist of: empty ones cost work and count for nothing in a limit on bytes."""
+WINDOW = 64 * KB
+"""Bytes that are unpacked at once."""
+REPAIRED = 256 * KB
+"""Bytes of JSON with a fault in one event, of which the others are kept; a longer one is refused as a whole."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -58,20 +64,25 @@ def plain(body: bytes, limit: int) -> bytes:
     """
     if not body.startswith(GZIP):
         return body
-    parts, left = list[bytes](), limit + 1
-    while body.startswith(GZIP):  # gzip files may follow one another
+    view, at, parts, left = memoryview(body), 0, list[bytes](), limit + 1
+    for _ in range(MOST_MEMBERS):  # gzip files may follow one another
         unpacker = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(unpacker.decompress(body, left))
-        except zlib.error as e:
-            raise Refused(400, "invalid_gzip", f"the body begins like gzip and is none: {e}") from None
-        left -= len(parts[-1])
+        while not unpacker.eof and left > 0 and at < len(body):  # in windows: what follows a member is copied
+            window = unpacker.unconsumed_tail or view[at : at + WINDOW]
+            at += 0 if unpacker.unconsumed_tail else len(window)
+            try:
+                parts.append(unpacker.decompress(window, left))
+            except zlib.error as e:
+                raise Refused(400, "invalid_gzip", f"the body begins like gzip and is none: {e}") from None
+            left -= len(parts[-1])
         if left <= 0:
             raise Refused(413, "too_long", f"the body is longer than {limit} bytes once unpacked; send fewer at once")
         if not unpacker.eof:
             raise Refused(400, "invalid_gzip", "the gzip body ends before its end")
-        body = unpacker.unused_data
-    return b"".join(parts)
+        at -= len(unpacker.unused_data)
+        if view[at : at + 2] != GZIP:
+            return b"".join(parts)
+    raise Refused(400, "invalid_gzip", f"expected at most {MOST_MEMBERS} gzip files one after another")
 
 
 def unpacked(request: Request) -> Request:
@@ -106,8 +117,9 @@ def decoded(text: bytes) -> Json:
     """
     try:
         return Json(_decode(text), _encode)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        if len(text) > REPAIRED:  # Python's own decoder is slow, and nothing else runs meanwhile
+            raise Refused(400, "invalid_json", f"the body is no JSON: {e}"[:300]) from None
     try:
         return Json(json.loads(text), _slowly)
     except (ValueError, RecursionError) as e:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from feature_repo.log.event_log import Busy
 from feature_repo.settings import Settings, now_us
 from serving.asgi import HANG_UP, Answer, Header, Receive, Refused, Scope, answer_of, read_body, started
-from serving.auth import Keys, is_loopback
+from serving.auth import Keys
 from serving.collect import ga4, mixpanel, segment, snippet
 from serving.collect.cors import Cors
 from serving.collect.dialect import RECEIPTS, Dialect, Taken, counted
@@ -24,6 +25,7 @@ from serving.collect.door import Door, Receipt
 from serving.collect.identity import BROWSER, NOBODY, Sender
 from serving.collect.limiter import Limiter
 from serving.collect.request import KB, Request, parameters
+from serving.local_only import require_local
 
 BODY_S = 10.0
 """How long a body may take to arrive."""
@@ -31,8 +33,12 @@ MOST_HELD = 64 * KB * KB
 """Bytes of bodies that are held at once, those still arriving included."""
 BYTES_AN_EVENT = 1024
 """A request counts as one event for each so many bytes of it, where that is more than its events."""
-LARGE = 64 * KB
+SMALL = 16 * KB
 """A larger body is unpacked and translated in a thread, so that nobody waits for it."""
+MOST_TRANSLATING = 32
+"""Large bodies that are being translated or wait for it; two at once."""
+UNKNOWN = 1024 * KB
+"""Bytes of a body whose write key is not in the headers or the query, so that a stranger may have sent it."""
 PIXELS = {f"/v1/pixel/{call}": segment.PIXEL for call in segment.CALLS.values() if call != "batch"}
 ROUTES: dict[str, Dialect] = {
     **{f"/v1/{name}": segment.POST for call in segment.CALLS.items() for name in call},
@@ -80,7 +86,8 @@ class Collector:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._cors, self._limiter = Cors(options.origins), Limiter(options.per_second)
-        self._held = 0
+        self._held = self._translating = 0
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="translate")
 
     def methods(self, path: str) -> str | None:
         """The methods of a route, as an Allow header has them; None: it is none of these."""
@@ -119,21 +126,47 @@ class Collector:
         self, path: str, scope: Scope, receive: Receive, headers: Mapping[str, str], door: Door
     ) -> Answer:
         dialect, received_us = ROUTES[path], now_us()
-        if not self._keyed:
-            self._admit([], scope)  # before anything is read
+        query, basic = parameters(scope.get("query_string", b"")), _basic(headers.get("authorization"))
+        limit = dialect.limit if self._admitted_early(dialect, query, basic, scope) else min(dialect.limit, UNKNOWN)
         with self._memory() as arrived:
-            body = await self._body(scope, receive, dialect.limit, arrived)
-            query = parameters(scope.get("query_string", b""))
-            request = Request(path, query, headers, body, dialect.limit, received_us)
-            if len(body) > LARGE:
-                request, taken = await asyncio.to_thread(_translated, dialect, request)
-            else:
-                request, taken = _translated(dialect, request)
-            sender = self._admit(taken.keys or _basic(headers.get("authorization")), scope)
+            body = await self._body(scope, receive, limit, arrived)
+            request = Request(path, query, headers, body, limit, received_us)
+            request, taken = await self._translate(dialect, request)
+            sender = self._admit(taken.keys or basic, scope)
             self._limit(sender.key or "", max(len(taken.raws), len(request.body) // BYTES_AN_EVENT))
             receipts = await _receipts(dialect, taken, request, door, sender)
         answer = dialect.answer(request, receipts)
         return replace(answer, headers=(*answer.headers, (RECEIPTS, counted(receipts))))
+
+    def _admitted_early(self, dialect: Dialect, query: Mapping[str, str], basic: Sequence[str], scope: Scope) -> bool:
+        """Whether a request may send by what it shows before its body; False: only its body can tell.
+
+        Raises:
+            Refused: it may not, whatever its body holds.
+        """
+        shown = [query[name] for name in dialect.key_parameters if query.get(name)]
+        shown += basic if dialect.basic_is_key else [key for key in basic if self._ours(key)]
+        if shown or not (self._keyed and dialect.key_in_body):
+            self._admit(shown, scope)
+            return True
+        return False
+
+    def _ours(self, key: str) -> bool:
+        given = key.encode(errors="replace")
+        return self._options.keys.holds(given) or self._options.browser_keys.holds(given)
+
+    async def _translate(self, dialect: Dialect, request: Request) -> tuple[Request, Taken]:
+        """The request unpacked, and its events; in a thread where it is large."""
+        if len(request.body) <= SMALL:
+            return _translated(dialect, request)
+        if self._translating >= MOST_TRANSLATING:
+            told = "too many large requests are being read; try again in a moment"
+            raise Refused(503, "busy", told, None, (b"retry-after", b"1"))
+        self._translating += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _translated, dialect, request)
+        finally:
+            self._translating -= 1
 
     @contextmanager
     def _memory(self) -> Iterator[Callable[[int], None]]:
@@ -170,19 +203,17 @@ class Collector:
     def _admit(self, shown: Sequence[str], scope: Scope) -> Sender:
         """Who sends a request. All keys that it shows have to be ours; one that browsers hold counts for all of it."""
         if not self._keyed:
-            if is_loopback((scope.get("client") or ("",))[0]):
-                return NOBODY
-            told = f"without write keys (FIRSTMILE_WRITE_KEYS, {BROWSER}) only this machine is served"
-            raise Refused(403, "forbidden", told, None, HANG_UP)
+            require_local(scope, f"set write keys (FIRSTMILE_WRITE_KEYS, {BROWSER})", self._cors.may_send)
+            return NOBODY
         options, public = self._options, list[str]()
         for key in shown:
             given = key.encode(errors="replace")
             if options.browser_keys.holds(given):
                 public.append(key)
             elif not options.keys.holds(given):
-                raise Refused(401, "unauthorized", "this write key is none of ours")
+                raise Refused(401, "unauthorized", "this write key is none of ours", None, HANG_UP)
         if not shown:
-            raise Refused(401, "unauthorized", "a write key is needed")
+            raise Refused(401, "unauthorized", "a write key is needed", None, HANG_UP)
         return Sender((public or shown)[0], bool(public), options.secrets)
 
     def _limit(self, key: str, events: int) -> None:

@@ -142,5 +142,5 @@ def _context(event: dict[str, Any], whole: dict[str, Any], request: Request) -> 
     return context
 
 
-POST = Dialect(LIMIT, take, answer)
-PIXEL = Dialect(LIMIT, take_pixel, answer_pixel)
+POST = Dialect(LIMIT, take, answer, key_parameters=("writeKey",))
+PIXEL = Dialect(LIMIT, take_pixel, answer_pixel, key_parameters=("writeKey",))

@@ -154,7 +154,7 @@ def client(app: App, address: str = "127.0.0.1", key: str | None = None) -> http
     """An HTTP client that calls the app in this process."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=True, client=(address, 12345))  # type: ignore[arg-type]
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 
 
 @pytest.fixture

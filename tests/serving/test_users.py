@@ -59,7 +59,7 @@ class Service:
     def ask(self, method: str, url: str, **request: Any) -> httpx.Response:
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, client=("127.0.0.1", 1))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http:
                 return await http.request(method, url, **request)
 
         return asyncio.run(send())

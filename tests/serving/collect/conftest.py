@@ -100,7 +100,7 @@ def ask() -> Callable[..., httpx.Response]:
     def asked(app: App, method: str, url: str, address: str = "127.0.0.1", **request: Any) -> httpx.Response:
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(app, raise_app_exceptions=True, client=(address, 1))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 return await http.request(method, url, **request)
 
         return asyncio.run(send())

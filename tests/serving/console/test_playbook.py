@@ -47,7 +47,7 @@ def ask(declared: Declared) -> Callable[..., httpx.Response]:
     def asked(url: str, method: str = "GET", address: str = "127.0.0.1", **request: Any) -> httpx.Response:
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(app, client=(address, 1))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 return await http.request(method, url, **request)
 
         return asyncio.run(send())
