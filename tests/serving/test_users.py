@@ -418,7 +418,7 @@ def test_requests_that_cannot_be_are_refused(new_service: Callable[..., Service]
     other = App(Keys(()))
     assert (
         asyncio.run(
-            httpx.AsyncClient(transport=httpx.ASGITransport(other), base_url="http://s").get("/v1/users/x")
+            httpx.AsyncClient(transport=httpx.ASGITransport(other), base_url="http://localhost").get("/v1/users/x")
         ).status_code
         == 503
     )  # type: ignore[arg-type]

@@ -79,7 +79,8 @@ def test_a_browsers_event_has_device_and_browser_in_the_log(
         told = httpx.post(f"{url}/v1/batch", json={"batch": [SENT], "writeKey": keys.write}, headers=headers)
     assert (told.status_code, told.json()["receipts"][0]["status"]) == (200, "accepted")
     (event,) = log.events
-    assert event.context == SENT["context"] | {"userAgent": CHROME} | ADDED
+    key = {"firstmile": event.context["firstmile"]}  # the fingerprint of the write key
+    assert event.context == SENT["context"] | {"userAgent": CHROME} | ADDED | key
     assert event.properties == SENT["properties"]  # out of range: flagged, and kept
 
 
