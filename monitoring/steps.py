@@ -81,10 +81,6 @@ def now_of(run_: Run) -> int:
     if people.empty:
         raise ValueError(f"{run_.settings.lake}: no event of it begins the onboarding of anybody ({run_.domain.title})")
     now = now_us()
-    if people.empty:
-        from training.dataset import no_anchor
-
-        raise ValueError(no_anchor(run_.domain))
     if ((people["anchor_us"] <= now) & (now < people["end_us"])).any():
         return now
     return int(people["anchor_us"].max()) + max(run_.domain.observations)

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.storage import DamagedFile
 from serving import docs, openapi
 from serving.asgi import (
@@ -39,12 +41,12 @@ from serving.console.playbook import PATH as PLAYBOOK
 from serving.console.playbook import Declared
 from serving.engine import Engine
 from serving.local_only import require_local
-from serving.schema import BatchRequest, BatchResponse, DecideRequest, Problem
+from serving.schema import MAX_USERS, BatchRequest, BatchResponse, DecideRequest, Problem
 from serving.segments.channels.running import PATH as SEGMENTS
 from serving.segments.channels.running import STREAM, Channels
+from serving.users import ANONYMOUS_USERS, Users
 from serving.users import METHODS as USER_METHODS
 from serving.users import PATH as USERS
-from serving.users import Users
 
 Request = TypeVar("Request")
 
@@ -134,6 +136,8 @@ class App:
             return console.answer(path, b"gzip" in (header(scope, b"accept-encoding") or b""))
         if path.startswith(USERS):
             return await self._user(path.removeprefix(USERS), scope)
+        if path.startswith(ANONYMOUS_USERS):
+            return await self._user(f"{ANONYMOUS}{path.removeprefix(ANONYMOUS_USERS)}", scope)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
 
     def _authorize(self, scope: Scope) -> None:
@@ -146,11 +150,22 @@ class App:
 
     async def _decide(self, body: bytes) -> Answer:
         request = _parse(_decide_request, body)
-        return Answer(_encoder.encode(await self._started().decide(request.user_id, request.explain, request.after)))
+        engine = self._started()
+        if request.user_id is not UNSET:
+            key, stale = request.user_id, False
+        elif request.anonymous_id is not UNSET:
+            (key,), stale = await engine.user_keys([request.anonymous_id])
+        else:
+            raise Refused(422, "invalid_request", "expected userId or anonymousId", "$")
+        return Answer(_encoder.encode(await engine.decide(key, request.explain, request.after, stale)))
 
     async def _batch(self, body: bytes) -> Answer:
         request = _parse(_batch_request, body)
-        decisions = await self._started().decide_many(request.user_ids, request.explain)
+        engine, asked = self._started(), len(request.user_ids) + len(request.anonymous_ids)
+        if not 0 < asked <= MAX_USERS:
+            raise Refused(422, "invalid_request", f"expected 1 to {MAX_USERS:,} ids together, got {asked:,}", "$")
+        anonymous, stale = await engine.user_keys(request.anonymous_ids)
+        decisions = await engine.decide_many([*request.user_ids, *anonymous], request.explain, stale)
         return Answer(_encoder.encode(BatchResponse(decisions)))
 
     async def _refused(self, scope: Scope) -> Answer:

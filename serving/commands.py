@@ -6,7 +6,18 @@ import sys
 import click
 
 from feature_repo.command import domain_option
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.settings import SOURCE, Settings
+
+anonymous_option = click.option("--anonymous-id", help="An anonymous id, in place of USER_ID.")
+
+
+def _user_key(user_id: str | None, anonymous_id: str | None) -> str:
+    """The key of the user who is asked for by one of both ids."""
+    if (user_id is None) == (anonymous_id is None):
+        raise click.UsageError("expected either USER_ID or --anonymous-id")
+    return user_id if user_id is not None else f"{ANONYMOUS}{anonymous_id}"
+
 
 GRACE = ("--timeout-graceful-shutdown", "10")
 """How many seconds a stop waits for answers under way: a reader that has stalled would hold it up for ever."""
@@ -91,14 +102,16 @@ def build(domain: str) -> None:
 
 
 @click.command()
-@click.argument("user_id")
+@click.argument("user_id", required=False)
+@anonymous_option
 @domain_option
 @click.option("--explain", is_flag=True, help="Add why, in words, and the features that moved the score most.")
-def decide(user_id: str, domain: str, explain: bool) -> None:
+def decide(user_id: str | None, anonymous_id: str | None, domain: str, explain: bool) -> None:
     """Decide for one person, here and now, and print the decision. It is not logged.
 
     \b
     python -m serving decide u-1842
+    python -m serving decide --anonymous-id b7c1a9
     """
     import asyncio
 
@@ -106,12 +119,15 @@ def decide(user_id: str, domain: str, explain: bool) -> None:
 
     from serving import wiring
 
+    key = _user_key(user_id, anonymous_id)
     try:
         engine = wiring.engine(Settings(domain=domain), logged=False)
     except ValueError as e:
         raise click.ClickException(str(e)) from None
     try:
-        decision = asyncio.run(engine.decide(user_id, explain))
+        if anonymous_id is not None:
+            (key,), _ = asyncio.run(engine.user_keys([anonymous_id]))
+        decision = asyncio.run(engine.decide(key, explain))
     finally:
         engine.close()
     click.echo(msgspec.json.format(msgspec.json.encode(decision), indent=2).decode())
@@ -183,15 +199,17 @@ def user_hash(user_id: str) -> None:
 
 
 @click.command()
-@click.argument("user_id")
+@click.argument("user_id", required=False)
+@anonymous_option
 @domain_option
-def erase(user_id: str, domain: str) -> None:
+def erase(user_id: str | None, anonymous_id: str | None, domain: str) -> None:
     """Erase a person from every store of the state folder, while no service runs on it; again is as once.
 
     A service that runs has to do it: DELETE /v1/users/{id}.
 
     \b
     python -m serving erase u-1842
+    python -m serving erase --anonymous-id b7c1a9
     curl -X DELETE localhost:3000/v1/users/u-1842
     """
     import msgspec
@@ -202,13 +220,14 @@ def erase(user_id: str, domain: str) -> None:
     from feature_repo.stream.embedded import Embedded
     from serving.erasing import Erasing
 
-    settings = Settings(domain=domain)
+    key, settings = _user_key(user_id, anonymous_id), Settings(domain=domain)
     try:
         live = Embedded(settings).start()
     except BusyError as e:
-        raise click.ClickException(f"{e} While a service runs, ask it: DELETE /v1/users/{user_id}") from None
+        path = f"/v1/users/{user_id}" if user_id is not None else f"/v1/anonymous/{anonymous_id}"
+        raise click.ClickException(f"{e} While a service runs, ask it: DELETE {path}") from None
     try:
-        report = Erasing(live, Quarantine(settings.quarantine).erase).erase(user_id)
+        report = Erasing(live, Quarantine(settings.quarantine).erase).erase(key)
     except KnownError as e:
         raise click.ClickException(str(e)) from None
     finally:
@@ -217,9 +236,10 @@ def erase(user_id: str, domain: str) -> None:
 
 
 @click.command()
-@click.argument("user_id")
+@click.argument("user_id", required=False)
+@anonymous_option
 @domain_option
-def export(user_id: str, domain: str) -> None:
+def export(user_id: str | None, anonymous_id: str | None, domain: str) -> None:
     """Print what is held of a person, as GET /v1/users/{id} gives it: JSON, a page a line.
 
     \b
@@ -232,18 +252,18 @@ def export(user_id: str, domain: str) -> None:
     from serving.consent import Consent
     from serving.users import MOST, Users
 
-    settings = Settings(domain=domain)
+    key, settings = _user_key(user_id, anonymous_id), Settings(domain=domain)
     if not (settings.state / "registry.db").exists():
         raise click.ClickException(f"no users yet in {settings.state}: `make simulate backfill`, or send events first")
     held = Users(settings, Tombstones(settings.state), Consent(settings.state))
     try:
-        page = held.export(user_id, limit=MOST)
+        page = held.export(key, limit=MOST)
         if page is None:
-            raise click.ClickException(f"nobody is known as {user_id}")
+            raise click.ClickException(f"nobody is known as {user_id or anonymous_id}")
         while page:
             click.echo(msgspec.json.encode(page).decode())
             more = page.next
-            page = held.export(user_id, more.after, more.decisions_after, MOST, more.refused_after) if more else None
+            page = held.export(key, more.after, more.decisions_after, MOST, more.refused_after) if more else None
     except KnownError as e:
         raise click.ClickException(str(e)) from None
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from feature_repo.contract.events import ANONYMOUS, ids_of
 from feature_repo.settings import now_us
 from feature_repo.stream.slow_lane import TakesLong
 from serving.consent import Consent
@@ -72,6 +73,10 @@ class Reader(Protocol):
         """The users whose rows cannot be computed, each with the reason."""
         ...
 
+    def linked(self, anonymous_ids: Sequence[str], at_us: int) -> dict[str, str]:
+        """The user whom each of these anonymous ids is by `at_us` (µs), without those that are nobody known."""
+        ...
+
     def lag(self) -> int | None:
         """Events accepted and not yet applied; None: not known. Waits for nobody."""
         ...
@@ -119,20 +124,42 @@ class Engine:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
         self._slow_threads = ThreadPoolExecutor(SLOW, thread_name_prefix="features, slow lanes")
 
-    async def decide(self, user_id: str, explain: bool = False, after: str | None = None) -> Decision:
-        """The decision for one person, now. after: a message of theirs that it has to know."""
-        stale = await self._settled([user_id], after)
+    async def user_keys(self, anonymous_ids: Sequence[str]) -> tuple[list[str], bool]:
+        """Whom to decide for who is asked for by anonymous id, and whether it could not be told for certain.
+
+        That is the user to whom the anonymous id is linked now, else the anonymous user.
+        """
+        anonymous = [f"{ANONYMOUS}{a}" for a in anonymous_ids]
+        if not anonymous:
+            return [], False
+        stale = await self._settled(anonymous)
+        patience_s = self._timeout_s * (1 + len(anonymous) / CHUNK)
+        try:
+            linked = await self._in_thread(patience_s, self.reader.linked, anonymous_ids, self._clock())
+        except Exception as e:  # whatever the lake does, people still get a journey
+            _log.warning("it cannot be told who anonymous users are by now: %s", _words(e))
+            return anonymous, True
+        return [linked.get(a, key) for a, key in zip(anonymous_ids, anonymous, strict=True)], stale
+
+    async def decide(
+        self, user_id: str, explain: bool = False, after: str | None = None, stale: bool = False
+    ) -> Decision:
+        """The decision for one user key, now.
+
+        after: a message of theirs that it has to know. stale: it lacks an accepted event for certain.
+        """
+        stale = await self._settled([user_id], after) or stale
         at = self._clock()
         (found,) = await self._renew([user_id], await self._read([user_id], at), at)
         found, person = await self._follow(user_id, found, at)
         return self._answer(user_id, at, found, person, explain, stale)
 
-    async def decide_many(self, user_ids: Sequence[str], explain: bool = False) -> list[Decision]:
+    async def decide_many(self, user_ids: Sequence[str], explain: bool = False, stale: bool = False) -> list[Decision]:
         """Decisions of one moment, in the order of the ids; other requests get their turn every 50 people.
 
         Who is named more than once is read once, as their row may be written between two readings.
         """
-        stale = await self._settled(user_ids)
+        stale = await self._settled(user_ids) or stale
         at, found, answers = self._clock(), list[Found](), list[Decision]()
         persons = list(dict.fromkeys(user_ids))
         for start in range(0, len(persons), CHUNK):
@@ -328,9 +355,11 @@ def answer(receipt: Receipt, stale: bool = False) -> Decision:
     model = None
     if receipt.model_name is not None and receipt.model_version is not None:
         model = ModelRef(receipt.model_name, receipt.model_version)
+    user_id, anonymous_id = ids_of(receipt.user_id)
     return Decision(
         decision_id=receipt.decision_id,
-        user_id=receipt.user_id,
+        user_id=user_id,
+        anonymous_id=anonymous_id,
         at=rfc3339(receipt.at_us),
         known=receipt.known,
         segment=receipt.segment,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.events import ANONYMOUS, ids_of
 from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import Plan
 from feature_repo.settings import now_us
@@ -47,7 +47,8 @@ class Pending(msgspec.Struct, frozen=True):
 class Erased(msgspec.Struct, frozen=True, rename="camel"):
     """What became of an erasure."""
 
-    user_id: str
+    user_id: Annotated[str | None, Meta(description="null: an anonymous user.")]
+    anonymous_id: Annotated[str | None, Meta(description="The anonymous user's; null: a known one.")]
     status: Annotated[Literal["erased", "pending"], Meta(description="pending: something of them may still be there.")]
     requested_at: Annotated[str, Meta(description="When it was first asked for: RFC 3339, microseconds, UTC.")]
     aliases: Annotated[int, Meta(description="Anonymous ids that were erased with the person.")]
@@ -134,7 +135,7 @@ class Erasing:
         requested = self._tombstones.erasure(person)
         assert requested is not None
         status: Literal["erased", "pending"] = "pending" if pending else "erased"
-        return Erased(person, status, rfc3339(requested.requested_us), aliases, unverified, stores, pending)
+        return Erased(*ids_of(person), status, rfc3339(requested.requested_us), aliases, unverified, stores, pending)
 
     def _planned(self, recorded: dict[str, Any]) -> Plan:
         """The plan that is recorded, or is now; by then nothing of the person can come any more."""

@@ -22,6 +22,7 @@ import msgspec
 from feature_repo.contract.events import ANONYMOUS
 from feature_repo.domain import Domain
 from feature_repo.features.elapsed import elapsed_seconds
+from feature_repo.lake.user_events import last_links
 from feature_repo.settings import Settings
 from feature_repo.stream.live import Live
 from serving.decide import Snapshot
@@ -111,6 +112,18 @@ class Reader:
     def set_aside(self) -> Mapping[str, str]:
         """The users whose rows cannot be computed, each with the reason."""
         return self._live.set_aside if self._live is not None else {}
+
+    def linked(self, anonymous_ids: Sequence[str], at_us: int) -> dict[str, str]:
+        """The user whom each of these anonymous ids is by `at_us` (µs), without those that are nobody known.
+
+        That is the user of the last identity link, as of an anonymous event that happens at that moment. Reads files
+        for those that were ever linked.
+        """
+        ids = list(dict.fromkeys(anonymous_ids))
+        if self._live is not None:
+            claimed = self._live.pending.claims(ids)
+            ids = [a for a in ids if claimed[a]]
+        return last_links(self._settings, ids, at_us) if ids else {}
 
     def lag(self) -> int | None:
         """Events accepted and not yet applied; None: not known, or none are taken in here."""

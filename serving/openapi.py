@@ -16,7 +16,7 @@ from serving.segments.channels.event import SegmentChanged
 from serving.segments.channels.overview import SegmentsNow
 from serving.segments.channels.running import PATH as SEGMENTS
 from serving.segments.channels.running import STREAM
-from serving.users import LIMIT, MOST, OPT_OUT, PATH, WHY, Held
+from serving.users import ANONYMOUS_USERS, LIMIT, MOST, OPT_OUT, PATH, WHY, Held
 from serving.why.answers import Why
 
 Json = dict[str, Any]
@@ -61,6 +61,10 @@ def document() -> Json:
         ),
         ref_template="#/components/schemas/{name}",
     )
+    one = [{"required": [ids]} for ids in ("userId", "anonymousId")]
+    components["DecideRequest"]["anyOf"] = one
+    some = [{"required": [ids], "properties": {ids: {"minItems": 1}}} for ids in ("userIds", "anonymousIds")]
+    components["BatchRequest"]["anyOf"] = some
     return {
         "openapi": "3.1.0",
         "info": {
@@ -95,9 +99,15 @@ def document() -> Json:
 
 def _decisions() -> Json:
     return {
-        "/v1/decide": _post("decide", "Decide for one person.", "DecideRequest", "Decision", "At most 64 KiB."),
+        "/v1/decide": _post(
+            "decide", "Decide for one user, by userId or anonymousId.", "DecideRequest", "Decision", "At most 64 KiB."
+        ),
         "/v1/decide/batch": _post(
-            "decideBatch", "Decide for up to 1,000 people.", "BatchRequest", "BatchResponse", "At most 1 MiB."
+            "decideBatch",
+            "Decide for up to 1,000 users at once.",
+            "BatchRequest",
+            "BatchResponse",
+            "At most 1 MiB.",
         ),
     }
 
@@ -119,7 +129,17 @@ def _post(operation: str, summary: str, request: str, response: str, limit: str)
 
 
 def _users() -> Json:
-    who = collect.parameter("id", "path", "A user id, or `anon:` and an anonymous id that nobody was identified by.")
+    by_user = collect.parameter("id", "path", "A user id.")
+    by_device = collect.parameter("id", "path", "An anonymous id that is linked to no user: else ask by user id.")
+    return _users_by(PATH, "", by_user) | _users_by(ANONYMOUS_USERS, "Anonymous", by_device)
+
+
+def _users_by(path: str, suffix: str, who: Json) -> Json:
+    """The routes of one kind of id; suffix: of their operations' names."""
+
+    def told(operation: str, summary: str, parameters: list[Json]) -> Json:
+        return _user(operation + suffix, summary, parameters)
+
     pages = [
         collect.parameter("limit", "query", f"Most events, and most decisions; {LIMIT:,} unless told, up to {MOST:,}."),
         collect.parameter("after", "query", "Events after this position: `next.after` of the page before."),
@@ -143,19 +163,23 @@ def _users() -> Json:
     gone = {"200": _described("Nothing is left.", "Erased")}
     gone |= {"202": _described("Something may still be there: `pending` says where, and until when.", "Erased")}
     return {
-        PATH + "{id}": {
-            "get": _user("export", "What is held of a person.", [who, *pages])
+        path + "{id}": {
+            "get": told("export", "What is held of a person.", [who, *pages])
             | {"responses": {"200": _described("A page.", "Held")} | _problems(refusals | unknown)},
-            "delete": _user("erase", "Erase a person and their aliases from every store; again is as once.", [who])
+            "delete": _user(
+                "erase" + suffix, "Erase a person and their aliases from every store; again is as once.", [who]
+            )
             | {"responses": gone | _problems(refusals)},
         },
-        PATH + "{id}" + OPT_OUT: {
-            "put": _user("optOut", "Collect nothing more of a person, and show them the default journey.", [who])
+        path + "{id}" + OPT_OUT: {
+            "put": _user(
+                "optOut" + suffix, "Collect nothing more of a person, and show them the default journey.", [who]
+            )
             | {"responses": wished},
-            "delete": _user("optIn", "Take that back.", [who]) | {"responses": wished},
+            "delete": told("optIn", "Take that back.", [who]) | {"responses": wished},
         },
-        PATH + "{id}" + WHY: {
-            "get": _user("why", "What a person was shown last and why, for the person; HTML by Accept.", [who])
+        path + "{id}" + WHY: {
+            "get": told("why", "What a person was shown last and why, for the person; HTML by Accept.", [who])
             | {"responses": {"200": why} | _problems(refusals | unknown)}
         },
     }

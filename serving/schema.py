@@ -3,7 +3,7 @@
 The structs are the contract. Parsing, the answers and the OpenAPI document (openapi.py) are all made from them.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -18,13 +18,15 @@ UserId = Annotated[
         min_length=1, max_length=256, description="The person, as the product's events name them.", examples=["u-1842"]
     ),
 ]
-Context = Annotated[
-    dict[str, Any],
+AnonymousId = Annotated[
+    str,
     Meta(
-        max_length=64,
-        description="What the caller knows about the moment (page, locale, ...). Checked for its form and left alone: "
-        "the first policy decides by engagement segment only.",
-        examples=[{"page": "/projects"}],
+        min_length=1,
+        max_length=256,
+        description="A device's or browser's id, as the product's events name it. It stands for the user to whom it is "
+        "linked when the decision is made, by the last identify or alias event on it; without one, for an anonymous "
+        "user.",
+        examples=["b7c1a9"],
     ),
 ]
 After = Annotated[
@@ -39,19 +41,22 @@ Explain = Annotated[bool, Meta(description="Add `contributions` and `explanation
 
 
 class DecideRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """Ask what one person's onboarding shows next."""
+    """Ask what one user's onboarding shows next: by userId, or by anonymousId; with both, userId alone counts."""
 
-    user_id: UserId
-    context: Context = {}
+    user_id: UserId | UnsetType = UNSET
+    anonymous_id: AnonymousId | UnsetType = UNSET
     explain: Explain = False
     after: After = None
 
 
 class BatchRequest(Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """Ask for up to 1,000 people at once; the decisions come back in the order of the ids."""
+    """Ask for 1 to 1,000 users at once.
 
-    user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_USERS, examples=[["u-1842", "u-1843"]])]
-    context: Context = {}
+    The decisions come back in the order of the ids: those of userIds, then those of anonymousIds.
+    """
+
+    user_ids: Annotated[list[UserId], Meta(max_length=MAX_USERS, examples=[["u-1842", "u-1843"]])] = []
+    anonymous_ids: Annotated[list[AnonymousId], Meta(max_length=MAX_USERS, examples=[["b7c1a9"]])] = []
     explain: Explain = False
 
 
@@ -92,7 +97,8 @@ class Decision(Struct, rename="camel", frozen=True):
         str,
         Meta(description="Time-ordered id (the hex digits of a UUID version 7).", pattern="^[0-9a-f]{32}$"),
     ]
-    user_id: str
+    user_id: Annotated[str | None, Meta(description="The user who was decided for; null: an anonymous one.")]
+    anonymous_id: Annotated[str | None, Meta(description="The anonymous user who was decided for; null: a known one.")]
     at: Annotated[
         str,
         Meta(description="When it was decided: RFC 3339, microseconds, UTC.", examples=["2026-03-01T09:30:00.000000Z"]),

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from feature_repo import domains
-from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.events import ANONYMOUS, ids_of
 from feature_repo.erasing import erasure
 from feature_repo.erasing.erasure import KnownError
 from feature_repo.erasing.tombstones import Tombstones
@@ -33,7 +33,8 @@ from serving.segments.keeper import Keeper
 from serving.times import rfc3339
 from serving.why.route import Reasons
 
-PATH = "/v1/users/"
+PATH, ANONYMOUS_USERS = "/v1/users/", "/v1/anonymous/"
+"""The routes by user id, and those by an anonymous id that was not identified."""
 OPT_OUT, WHY = "/opt-out", "/why"
 METHODS = {"": ("GET", "DELETE"), OPT_OUT: ("PUT", "DELETE"), WHY: ("GET",)}
 """What follows the id, and what it takes."""
@@ -44,7 +45,8 @@ Time = Annotated[str, Meta(description="RFC 3339, microseconds, UTC.")]
 class Profile(msgspec.Struct, frozen=True, rename="camel"):
     """Who it is."""
 
-    user_id: str
+    user_id: Annotated[str | None, Meta(description="null: an anonymous user.")]
+    anonymous_id: Annotated[str | None, Meta(description="The anonymous user's; null: a known one.")]
     traits: Annotated[dict[str, Any], Meta(description="The last value of each.")]
     aliases: Annotated[list[str], Meta(description="Anonymous ids that were identified as this person.")]
     unverified: Annotated[
@@ -188,7 +190,7 @@ class Users:
             Refused: 404 nobody is known by that id, 409 it is an anonymous id of somebody known, 410 the person was
                 erased, 422 what no id or parameter can be, 503 another process takes the events in.
         """
-        if not 0 < len(person) <= LONGEST:
+        if not 0 < len(person.removeprefix(ANONYMOUS)) <= LONGEST:
             raise Refused(422, "invalid_request", f"expected an id of 1 to {LONGEST} characters", "id")
         try:
             if what == OPT_OUT:
@@ -243,7 +245,7 @@ class Users:
         of = erasure.plan_of(around, person)
         theirs = held.theirs(around, of)
         aliases = [a for a in (*of.aliases, *of.shared) if f"{ANONYMOUS}{a}" != person]
-        profile = Profile(person, held.traits(theirs), aliases, list(of.unverified))
+        profile = Profile(*ids_of(person), held.traits(theirs), aliases, list(of.unverified))
         events = held.page(theirs, after, limit + 1)
         features, decided = self._features(person), decision_log.of_users(self._settings.decisions, of.senders)
         refused = Quarantine(self._settings.quarantine).of(of.ids, refused_after, limit + 1)

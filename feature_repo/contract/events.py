@@ -31,7 +31,7 @@ from feature_repo.contract.refusals import MEANING, Reason, Refusal, RefusedErro
 from feature_repo.contract.wire import canonical_json, decode
 from feature_repo.domain import Domain
 
-__all__ = ["ANONYMOUS", "MEANING", "VERSION", "Event", "Reason", "Refusal", "canonical_json", "parse"]
+__all__ = ["ANONYMOUS", "MEANING", "VERSION", "Event", "Reason", "Refusal", "canonical_json", "ids_of", "parse"]
 
 VERSION = 1
 TYPES = frozenset({"track", "identify", "page", "screen", "group", "alias"})
@@ -43,6 +43,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 }
 
 ANONYMOUS = "anon:"
+"""What the key of an anonymous user begins with, inside: callers give and get `userId` and `anonymousId`."""
 """What the entity key of somebody never identified begins with; no userId may."""
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -68,6 +69,17 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     properties: dict[str, Any]
     traits: dict[str, Any]
     context: dict[str, Any]
+
+
+def ids_of(user_key: str) -> tuple[str | None, str | None]:
+    """(user id, anonymous id), one of them None, of a user's key.
+
+    >>> ids_of("u-1"), ids_of("anon:d-1")
+    (('u-1', None), (None, 'd-1'))
+    """
+    if user_key.startswith(ANONYMOUS):
+        return None, user_key.removeprefix(ANONYMOUS)
+    return user_key, None
 
 
 def parse(raw: bytes | str | dict[str, Any], domain: Domain, received_us: int) -> Event | Refusal:

@@ -91,7 +91,8 @@ def plan_of(events: pa.Table, person: str) -> Plan:
         return Plan(person, **devices_of(person, uses)._asdict())
     links = [use for use in uses if use.links]
     if any(link.trusted for link in links):
-        raise KnownError(f"{person} was identified: expected the user id of whom it became")
+        users = " and ".join(sorted({str(link.user_id) for link in links if link.trusted}))
+        raise KnownError(f"anonymousId {own[0]} was identified as {users}: ask by that userId")
     return Plan(person, tuple(own), touched=tuple(sorted({str(u.user_id) for u in links})))
 
 

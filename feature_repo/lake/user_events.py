@@ -38,6 +38,16 @@ def around(settings: Settings, user: str) -> pa.Table:
     return canonical(both.take(first["at_min"]))
 
 
+def last_links(settings: Settings, anonymous_ids: Collection[str], at_us: int) -> dict[str, str]:
+    """The user to whom each of these anonymous ids was linked last by `at_us` (µs); without those that were not."""
+    events = canonical(_with(settings, [], anonymous_ids)).select(["type", "user_id", "anonymous_id", "ts_us"])
+    return {
+        e["anonymous_id"]: e["user_id"]
+        for e in events.to_pylist()  # in the order of time: the last one stays
+        if e["type"] in EDGES and e["user_id"] and e["anonymous_id"] and e["ts_us"] <= at_us
+    }
+
+
 def linked_ids(events: pa.Table, user: str) -> set[str]:
     """The anonymous ids that some events link to a user."""
     links = pc.and_(pc.is_in(events["type"], pa.array(EDGES)), pc.equal(events["user_id"], user))

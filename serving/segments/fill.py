@@ -26,7 +26,7 @@ from serving.rules import Rules, State
 from serving.rules.history import History, there
 from serving.segments import timeline
 from serving.segments.journal import FILE, Change, Entry, Journal
-from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES
+from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES, persona_cause
 from serving.segments.person import Document, Person
 
 AT_ONCE = 500
@@ -120,9 +120,11 @@ class Filling:
         ]
         why = placed.reasons[0] if placed.reasons else ""
         of_model = f"{self._model.name} {self._model.version}" if self._model else ""
-        for source, segment in ((ENGAGEMENT, placed.engagement), (PERSONAS, placed.persona)):
+        for source, segment, cause in (
+            (ENGAGEMENT, placed.engagement, why), (PERSONAS, placed.persona, persona_cause(placed.persona)),
+        ):  # fmt: skip
             if segment is not None:
-                changes.append(Change(person, source, segment, True, self._at_us, why, of_model, self._at_us))
+                changes.append(Change(person, source, segment, True, self._at_us, cause, of_model, self._at_us))
         document = Document(
             self._known(person),
             done.state,

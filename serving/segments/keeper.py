@@ -113,7 +113,7 @@ class Keeper:
         return found
 
     def note(self, person: str, found: Person, placed: Placed, why: str, model: str, at_us: int) -> None:
-        """Take over where a decision, at `at_us`, has found somebody. why, model: of their engagement and persona."""
+        """Take over where a decision, at `at_us`, has found somebody. why: of their engagement; model: of both."""
         d, step = found.document, placed.step
         state = step.state if step else d.state
         if (state, placed.engagement, placed.persona) == (d.state, d.engagement, d.persona):
@@ -121,12 +121,13 @@ class Keeper:
         with self._lock:
             if self._people.get(person) is not found:  # erased, forgotten or written away since they were looked up
                 return
-            for source, before, after in (
-                (ENGAGEMENT, d.engagement, placed.engagement), (PERSONAS, d.persona, placed.persona),
-            ):  # fmt: skip
+            for source, before, after, cause in (
+                (ENGAGEMENT, d.engagement, placed.engagement, why),
+                (PERSONAS, d.persona, placed.persona, persona_cause(placed.persona)),
+            ):
                 for segment, entered in ((before, False), (after, True)):
                     if before != after and segment is not None:
-                        self._changes.append(Change(person, source, segment, entered, at_us, why, model, at_us))
+                        self._changes.append(Change(person, source, segment, entered, at_us, cause, model, at_us))
             if step is not None and state != d.state:
                 self._tell(person, [(move, self.eras[-1][1].version) for move in step.moves], at_us)
                 d.state, d.stepped_us, d.due_us = state, at_us, step.due_us
@@ -300,6 +301,11 @@ class Keeper:
             Change(person, RULES, m.segment, m.entered, m.at_us, m.cause, version, noted_us=at_us)
             for m, version in moves
         ]
+
+
+def persona_cause(persona: str | None) -> str:
+    """Why somebody enters or leaves a persona, in words; persona: the one that they are in now."""
+    return f"behaves most like persona {persona}" if persona else "behaves like no persona"
 
 
 def _standing(changes: Iterable[Change]) -> dict[tuple[str, bool, int], Change]:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from feature_repo import domains
+from feature_repo.contract.events import ids_of
 from feature_repo.erasing import erasure
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.settings import Settings
@@ -68,7 +69,9 @@ class Reasons:
         Raises:
             Refused: 404. KnownError: as above.
         """
-        path = f"/v1/users/{quote(who, safe='')}"
+        user_id, anonymous_id = ids_of(who)
+        kind, written = ("users", user_id) if user_id is not None else ("anonymous", anonymous_id or "")
+        path = f"/v1/{kind}/{quote(written, safe='')}"
         if self._consent.opted_out(who):
             return person.opted_out(path)
         row = self._last(erasure.plan(self._settings, who).senders)

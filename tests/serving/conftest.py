@@ -70,6 +70,7 @@ class FakeReader:
         self.later: dict[str, Snapshot] | Exception = {}
         self.waits: set[str] = set()
         self.behind: int | None = None
+        self.links: dict[str, str] = {}
 
     set_aside: Mapping[str, str] = {}
 
@@ -78,6 +79,9 @@ class FakeReader:
 
     def pending(self, user_ids: Sequence[str], after: str | None = None) -> bool:
         return not self.waits.isdisjoint(user_ids)
+
+    def linked(self, anonymous_ids: Sequence[str], at_us: int) -> dict[str, str]:
+        return {a: self.links[a] for a in anonymous_ids if a in self.links}
 
     def read(self, user_ids: Sequence[str], now_us: int) -> list[Snapshot | None]:
         time.sleep(self.slow_s)

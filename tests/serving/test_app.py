@@ -34,7 +34,7 @@ def ask(app: App, method: str, path: str, fakes: SimpleNamespace, **request: Any
 
 
 def test_decide(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
-    body = {"userId": "slow", "context": {"page": "/home"}}
+    body = {"userId": "slow", "anonymousId": "d"}
     response = ask(make_app(), "POST", "/v1/decide", fakes, json=body)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -42,6 +42,7 @@ def test_decide(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
     assert len(answer.pop("decisionId")) == 32
     assert answer == {
         "userId": "slow",
+        "anonymousId": None,
         "at": "2026-01-01T00:00:00.000000Z",
         "known": True,
         "stale": False,
@@ -115,24 +116,27 @@ def test_who_is_named_twice_has_one_row_of_that_moment(make_app: Callable[..., A
         ("/v1/decide", b'{"userId": "u"} x', 400, "invalid_json", None, "trailing"),
         (
             "/v1/decide",
-            b'{"userId":"u","context":{"a":' + b"[" * 3000 + b"]" * 3000 + b"}}",
-            400,
-            "invalid_json",
-            None,
-            "",
+            b'{"userId":' + b"[" * 3000 + b"]" * 3000 + b"}",
+            422,
+            "invalid_request",
+            "$.userId",
+            "Expected `str`, got `array`",
         ),
         ("/v1/decide", b"[]", 422, "invalid_request", "$", "Expected `object`, got `array`"),
         ("/v1/decide", b"null", 422, "invalid_request", "$", "got `null`"),
-        ("/v1/decide", b"{}", 422, "invalid_request", "$", "missing required field `userId`"),
+        ("/v1/decide", b"{}", 422, "invalid_request", "$", "expected userId or anonymousId"),
         ("/v1/decide", b'{"userId": 7}', 422, "invalid_request", "$.userId", "Expected `str`, got `int`"),
         ("/v1/decide", b'{"userId": ""}', 422, "invalid_request", "$.userId", "length >= 1"),
         ("/v1/decide", b'{"userId": null}', 422, "invalid_request", "$.userId", "got `null`"),
         ("/v1/decide", b'{"userId": "' + b"u" * 257 + b'"}', 422, "invalid_request", "$.userId", "length <= 256"),
-        ("/v1/decide", b'{"userId": "u", "context": []}', 422, "invalid_request", "$.context", "Expected `object`"),
+        ("/v1/decide", b'{"userId": "u", "context": {}}', 422, "invalid_request", "$", "unknown field `context`"),
+        ("/v1/decide", b'{"explain": true}', 422, "invalid_request", "$", "expected userId or anonymousId"),
+        ("/v1/decide", b'{"anonymousId": ""}', 422, "invalid_request", "$.anonymousId", "length >= 1"),
+        ("/v1/decide/batch", b'{"anonymousIds": []}', 422, "invalid_request", "$", "expected 1 to 1,000 ids together"),
         ("/v1/decide", b'{"userId": "u", "explain": 1}', 422, "invalid_request", "$.explain", "Expected `bool`"),
         ("/v1/decide", b'{"userId": "u", "user": 1}', 422, "invalid_request", "$", "unknown field `user`"),
         ("/v1/decide", b'{"user_id": "u"}', 422, "invalid_request", "$", "unknown field `user_id`"),
-        ("/v1/decide/batch", b'{"userIds": []}', 422, "invalid_request", "$.userIds", "length >= 1"),
+        ("/v1/decide/batch", b'{"userIds": []}', 422, "invalid_request", "$", "expected 1 to 1,000 ids together"),
         ("/v1/decide/batch", b'{"userIds": "u"}', 422, "invalid_request", "$.userIds", "Expected `array`"),
         ("/v1/decide/batch", b'{"userIds": ["u", 3]}', 422, "invalid_request", "$.userIds[1]", "got `int`"),
         (
@@ -206,7 +210,7 @@ def test_a_body_without_a_content_type_is_refused(make_app: Callable[..., App], 
     body=st.binary(max_size=60)
     | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["userId", "context", "explain", "x"]), inner),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["userId", "anonymousId", "x"]), inner),
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_no_body_is_a_server_error(make_app: Callable[..., App], fakes: SimpleNamespace, body: bytes) -> None:

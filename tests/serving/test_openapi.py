@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving import docs, openapi
-from serving.app import QUARANTINE, USER_METHODS, USERS, App
+from serving.app import ANONYMOUS_USERS, QUARANTINE, USER_METHODS, USERS, App
 from serving.collect.document import SETTINGS_PATH
 from serving.collect.routes import METHODS, SNIPPET
 from serving.console import files as console
@@ -101,7 +101,8 @@ def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., 
     routes = {path: {"post"} for path in app._decides} | {path: {"get"} for path in app._pages}
     routes |= {path: set(methods.lower().split(", ")) for path, methods in METHODS.items()}
     routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}, SEGMENTS: {"get"}, STREAM: {"get"}}
-    routes |= {f"{USERS}{{id}}{what}": {m.lower() for m in methods} for what, methods in USER_METHODS.items()}
+    for at in (USERS, ANONYMOUS_USERS):
+        routes |= {f"{at}{{id}}{what}": {m.lower() for m in methods} for what, methods in USER_METHODS.items()}
     routes |= {PLAYBOOK: {"get"}} | {path: {"get"} for path in (*console.PAGES, f"{console.PATH}/{{file}}")}
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only
@@ -135,10 +136,12 @@ def test_answers_and_refusals_are_as_described(
     ("body", "accepted"),
     [
         ({"userId": "u"}, True),
-        ({"userId": "u", "context": {"page": 1}, "explain": True}, True),
-        ({"userId": "", "context": {}}, False),
+        ({"userId": "u", "anonymousId": "d", "explain": True}, True),
+        ({"userId": ""}, False),
         ({"userId": "u", "other": 1}, False),
-        ({"context": {}}, False),
+        ({"userId": "u", "context": {}}, False),
+        ({"anonymousId": "d"}, True),
+        ({"explain": True}, False),
     ],
 )
 def test_the_schema_refuses_what_the_service_refuses(

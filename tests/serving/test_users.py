@@ -309,7 +309,8 @@ def test_a_person_can_have_what_is_held(new_service: Callable[..., Service], doc
     held = service.ask("GET", f"/v1/users/{WHO}").json()
     assert valid(held, "Held", document)
     traits = {"plan": CANARY, "email": f"{CANARY}@example.org"}
-    assert held["profile"] == {"userId": WHO, "traits": traits, "aliases": [DEVICE, SHARED], "unverified": []}
+    wanted = {"userId": WHO, "anonymousId": None, "traits": traits, "aliases": [DEVICE, SHARED], "unverified": []}
+    assert held["profile"] == wanted
     assert [e["messageId"] for e in held["events"]] == [e["messageId"] for e in THEIRS]
     assert held["events"][2] == {
         "messageId": "message-3", "type": "track", "name": "Clicked", "userId": WHO, "anonymousId": None,
