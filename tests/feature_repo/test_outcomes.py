@@ -22,7 +22,9 @@ NUMBER, SAAS = itertools.count(), domains.load("saas")
 ANCHOR, OUTCOME, HORIZON = where(type=("track", "page")), where(type=("page", "identify")), 30 * HOUR
 
 
-def defined(rows: list[histories.Row], anchor: Where, outcome: Where) -> dict[str, dict[str, Any]]:
+def defined(
+    rows: list[histories.Row], anchor: Where, outcome: Where, horizon: int = HORIZON
+) -> dict[str, dict[str, Any]]:
     """The definition of each column in plain loops over the identity rules of the oracle, by user."""
     rows, ever = oracle.canonical(rows), max(r["ts_us"] for r in rows)
     times = sorted({r["ts_us"] for r in rows})
@@ -36,7 +38,7 @@ def defined(rows: list[histories.Row], anchor: Where, outcome: Where) -> dict[st
     for user in {oracle.owner(r, rows, ever) for r in rows}:
         if not (anchors := of(user, anchor)):
             continue
-        first, end = anchors[0], anchors[0]["ts_us"] + HORIZON
+        first, end = anchors[0], anchors[0]["ts_us"] + horizon
         outcomes = [r["ts_us"] for r in of(user, outcome)]
         owned = [
             t for r in rows if all(r[column] in values for column, values in outcome)
