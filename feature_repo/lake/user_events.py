@@ -40,7 +40,8 @@ def around(settings: Settings, user: str) -> pa.Table:
 
 def last_links(settings: Settings, anonymous_ids: Collection[str], at_us: int) -> dict[str, str]:
     """The user to whom each of these anonymous ids was linked last by `at_us` (µs); without those that were not."""
-    events = canonical(_with(settings, [], anonymous_ids)).select(["type", "user_id", "anonymous_id", "ts_us"])
+    found = canonical(_with(settings, LakeIndex(settings), [], anonymous_ids))
+    events = found.select(["type", "user_id", "anonymous_id", "ts_us"])
     return {
         e["anonymous_id"]: e["user_id"]
         for e in events.to_pylist()  # in the order of time: the last one stays
