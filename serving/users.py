@@ -98,7 +98,8 @@ class HeldDecision(msgspec.Struct, frozen=True, rename="camel"):
 
     decision_id: str
     at: Time
-    user_id: str
+    user_id: Annotated[str | None, Meta(description="null: an anonymous user.")]
+    anonymous_id: Annotated[str | None, Meta(description="The anonymous user's; null: a known one.")]
     known: Annotated[bool, Meta(description="Whether features of theirs were found.")]
     unavailable: Annotated[str | None, Meta(description="Why features could not be read; null: they could.")]
     segment: str | None
@@ -307,6 +308,7 @@ def _event(row: dict[str, Any]) -> HeldEvent:
 
 def _decision(row: dict[str, Any]) -> HeldDecision:
     kept = {n: row[n] for n in HeldDecision.__struct_fields__ if n in row}
+    kept["user_id"], kept["anonymous_id"] = ids_of(row["user_id"])
     kept |= {n: None if row[n] is None else msgspec.json.decode(row[n]) for n in ("features", "variants", "situation")}
     kept["dropped"] = msgspec.json.decode(row["dropped"] or "[]", type=list[DroppedElement])
     since = None if row["event_us"] is None else rfc3339(row["event_us"])
