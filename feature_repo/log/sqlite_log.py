@@ -221,6 +221,8 @@ def next_run(path: Path, after: int, most: int) -> tuple[int, list[tuple[int, Ev
     if not path.exists():
         return after + 1, []
     with closing(_connect(path, "ro")) as db, Snapshot(db):
+        if not _begun(db):
+            return after + 1, []
         begins = db.execute("SELECT min(position) FROM log WHERE position > ?", [after]).fetchone()[0]
         if begins is None:
             return max(after, _extent(db)) + 1, []
@@ -250,7 +252,14 @@ def extent(path: Path) -> int:
         return _extent(db)
 
 
+def _begun(db: sqlite3.Connection) -> bool:
+    """Whether there are tables: whoever made the file may have been stopped before."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone() is not None
+
+
 def _extent(db: sqlite3.Connection) -> int:
+    if not _begun(db):
+        return 0
     given = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
     return int(given[0]) if given else 0
 

@@ -16,7 +16,7 @@ import pytest
 
 from feature_repo.contract.events import Event
 from feature_repo.log.event_log import Backlog, Busy, BusyError
-from feature_repo.log.sqlite_log import SqliteLog, next_run
+from feature_repo.log.sqlite_log import SqliteLog, extent, next_run
 
 
 def event(n: int | str, **properties: Any) -> Event:
@@ -107,6 +107,13 @@ def test_one_owner_at_a_time_and_readers_beside_it(log: SqliteLog, path: Path) -
     log.close()
     assert next_run(path, 0, 1) == (1, [(1, event(1))])
     assert next_run(path.with_name("none.db"), 5, 1) == (6, [])
+    SqliteLog(path).close()
+
+
+def test_a_file_whose_maker_was_stopped_before_it_had_tables_is_an_empty_log(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    assert (next_run(path, 0, 1), extent(path)) == ((1, []), 0)
     SqliteLog(path).close()
 
 
