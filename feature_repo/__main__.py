@@ -74,6 +74,9 @@ def ingest(domain: str, data: Path | None, changed: str) -> None:
 def _show_ingested(ingested: Any) -> None:
     refused = ", ".join(f"{reason} {n:,}" for reason, n in sorted(ingested.refused.items()))
     click.echo(f"events: {ingested.accepted:,} accepted, {sum(ingested.refused.values()):,} refused {refused}".strip())
+    if ingested.flagged:
+        flagged = ", ".join(f"{path} {n:,}" for path, n in sorted(ingested.flagged.items()))
+        click.echo(f"values of another type or out of bounds, kept and flagged: {flagged}")
 
 
 @main.command()

@@ -72,10 +72,11 @@ class Label:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of an ingest: events accepted, and refused by reason."""
+    """What came of an ingest: events accepted, refused by reason, and values flagged by path (see Column)."""
 
     accepted: int
     refused: Mapping[str, int]
+    flagged: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Domain:
         observation times count from), `outcome_us` int64 or null, `end_us` int64 (end of the horizon), `cohort` string;
         where users can be anonymous also `known_as`, `known_us`, `done_us` (see lake/outcomes.py).
     observations: offsets from the anchor, in µs, at which people are scored for training and for the report.
-    events: the declared event names; for each the properties that must have a type (`string`, `int64`, `boolean`).
+    events: the declared event names; for each the properties that have a type, one of vocabulary.TYPES. A value of
+        another type is flagged, see vocabulary.Column.
     segments: from the lowest score to the highest.
     attainable(settings, rows) gives the true probabilities of rows (user_id, now_us) where the source knows them.
     slices: names of string features over which a model must hold up.
@@ -155,8 +157,8 @@ class Domain:
 
     @property
     def column_types(self) -> dict[str, str]:
-        """Type of every column a term may read."""
-        return BUILT_IN | {c.name: c.type for c in self.columns}
+        """Type of every column a term may read, `string` or `int64`, as features see its values."""
+        return BUILT_IN | {c.name: c.value_type for c in self.columns}
 
     @property
     def feature_types(self) -> dict[str, str]:

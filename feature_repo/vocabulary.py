@@ -7,6 +7,8 @@ microseconds. A `Feature` gives a term its name and its words; nothing else in t
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -34,17 +36,73 @@ def where(**columns: Scalar | tuple[Scalar, ...]) -> Where:
 ANY: Where = ()
 
 
+TYPES = ("string", "int64", "boolean", "decimal")
+
+
 @dataclass(frozen=True)
 class Column:
-    """A typed column that a domain takes out of the event's JSON.
+    """A typed column that a domain takes out of the event's JSON; values.py says which JSON value is of which type.
 
     path: dotted, from `properties`, `traits` or `context`, such as `properties.bytes`.
-    type: `string` or `int64`; a value of another type is refused at the door (see events.py).
+    type: one of TYPES. Features see a boolean as 1 or 0, and a decimal, exactly, as an integer of 10**-scale units:
+        9.99 with scale 2 is 999.
+    low, high: bounds of a number, both included, as it is sent: an integer, or for a decimal also a text like "9.99".
+    outside: what features see of a number outside the bounds: null, or, with "clip", the bound that is next to it.
+    strict: refuse an event whose value is of another type. Otherwise the event is kept, features see null in this
+        column, and the path is put into the event's context.flags and counted, as it is for a number out of bounds.
+
+    Raises:
+        ValueError: the type is none of TYPES, or scale or bounds do not fit it.
     """
 
     name: str
     path: str
     type: str = "string"
+    scale: int | None = None
+    low: int | str | None = None
+    high: int | str | None = None
+    outside: Literal["null", "clip"] = "null"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.type not in TYPES:
+            raise ValueError(f"column {self.name}: expected a type of {', '.join(TYPES)}; came {self.type!r}")
+        if (self.type == "decimal") != (self.scale is not None):
+            raise ValueError(f"column {self.name}: a decimal, and nothing else, needs a scale; came {self.scale!r}")
+        if self.scale is not None and not 0 <= self.scale <= 18:
+            raise ValueError(f"column {self.name}: expected a scale of 0 to 18; came {self.scale}")
+        if self.outside not in ("null", "clip"):
+            raise ValueError(f"column {self.name}: expected outside='null' or 'clip'; came {self.outside!r}")
+        if (limits := self.limits) is not None:
+            if self.type not in ("int64", "decimal"):
+                raise ValueError(f"column {self.name}: bounds are for int64 and decimal, not for {self.type}")
+            if not INT64[0] <= limits[0] <= limits[1] <= INT64[1]:
+                raise ValueError(f"column {self.name}: expected low <= high in int64; came {self.low} and {self.high}")
+
+    @property
+    def value_type(self) -> str:
+        """The type as which features see a value: `string` or `int64`."""
+        return "string" if self.type == "string" else "int64"
+
+    @property
+    def limits(self) -> tuple[int, int] | None:
+        """The bounds as features see values, both included; None where there are none."""
+        if self.low is None and self.high is None:
+            return None
+        low, high = (None if bound is None else self._units(bound) for bound in (self.low, self.high))
+        return (INT64[0] if low is None else low, INT64[1] if high is None else high)
+
+    def _units(self, bound: int | str) -> int:
+        try:
+            units = Decimal(bound).scaleb(self.scale or 0)
+        except (ArithmeticError, TypeError) as e:
+            raise ValueError(f"column {self.name}: expected a bound like 10 or '9.99'; came {bound!r}") from e
+        if isinstance(bound, float) or not units.is_finite() or units != int(units):
+            raise ValueError(
+                f"column {self.name}: expected a bound of at most {self.scale or 0} decimals, an integer or a text; "
+                f"came {bound!r}"
+            )
+        return int(units)
 
 
 @dataclass(frozen=True)
@@ -67,7 +125,9 @@ class Count:
 
 @dataclass(frozen=True)
 class Sum:
-    """Sum of an int64 or decimal column over the matching events; null values add nothing. Never null.
+    """Sum of a column over the matching events; null values add nothing. Never null.
+
+    Of an int64 column; of a decimal one, in its units; of a boolean one, how often it is true.
 
     Sums are exact whatever the order of the events: they are added up without a limit, and so are the differences of
     windows. Only where a sum, or a Linear of sums, becomes the value of a feature or the side of a ratio, a total

@@ -11,11 +11,12 @@ On the wire an event is one JSON object with these fields and no others (null me
 | timestamp | RFC 3339 string with a zone | to the microsecond, further digits are cut off; a number is refused |
 | event | string, 1 to 200 characters | track only, required: a name that the domain declares |
 | name | string, up to 200 characters | page and screen only |
-| properties, traits, context | object | declared paths have their declared type, the others stay as they are |
+| properties, traits, context | object | a declared path of another type is flagged, or refused where it is strict |
 
 An alias says that anonymousId (the previous id) is userId from the timestamp on; so does an identify with both.
 What a sender puts into context.firstmile is left out: the service notes an event's origin there (see origin.py).
-Of a key that an object repeats, the last value counts, as everywhere in JSON. Strings are never changed.
+Of a key that an object repeats, the last value counts, as everywhere in JSON. What was sent is never changed: the paths
+of values that features do not see as they were sent are added to the list context.flags.
 """
 
 import re
@@ -25,7 +26,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from feature_repo.contract.declared import Rules, Spec, check, declared_types
+from feature_repo.contract.declared import FLAGS, Rules, Spec, check, declared_types
 from feature_repo.contract.origin import RESERVED
 from feature_repo.contract.refusals import MEANING, Reason, Refusal, RefusedError, refuse, show
 from feature_repo.contract.wire import canonical_json, decode
@@ -98,8 +99,8 @@ def _event(wire: dict[str, Any], rules: Rules, received_us: int) -> Event:
     kind = _type(wire)
     user_id, anonymous_id = _ids(wire, kind)
     name = _name(wire, kind, rules)
-    spec = rules[name if kind == "track" else None]
-    context = _object(wire, "context", spec["context"])
+    spec, flags = rules[name if kind == "track" else None], list[str]()
+    properties, traits, context = (_object(wire, f, spec[f], flags) for f in ("properties", "traits", "context"))
     context.pop(RESERVED, None)
     return Event(
         kind,
@@ -109,9 +110,9 @@ def _event(wire: dict[str, Any], rules: Rules, received_us: int) -> Event:
         _timestamp(wire.get("timestamp"), received_us),
         received_us,
         name,
-        _object(wire, "properties", spec["properties"]),
-        _object(wire, "traits", spec["traits"]),
-        context,
+        properties,
+        traits,
+        _flagged(context, flags),
     )
 
 
@@ -232,12 +233,21 @@ def _microseconds(text: str) -> int | None:
     return ts_us + (int(fraction[1:7].ljust(6, "0")) if fraction else 0)
 
 
-def _object(wire: dict[str, Any], field: str, spec: Spec) -> dict[str, Any]:
+def _flagged(context: dict[str, Any], flags: list[str]) -> dict[str, Any]:
+    """The context with these paths among its flags; as it is where there are none, or where a sender says otherwise."""
+    held = context.get(FLAGS)
+    held = [] if held is None else held
+    if not flags or type(held) is not list:
+        return context
+    return {**context, FLAGS: [*held, *(path for path in flags if path not in held)]}
+
+
+def _object(wire: dict[str, Any], field: str, spec: Spec, flags: list[str]) -> dict[str, Any]:
     value = wire.get(field)
     if value is None:
         return {}
     if type(value) is not dict:
         refuse(Reason.WRONG_TYPE, f"{field}: expected an object; came {show(value)}")
     if spec:
-        check(value, spec, field)
+        check(value, spec, field, flags)
     return value

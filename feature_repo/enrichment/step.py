@@ -19,6 +19,7 @@ LONGEST = 200
 """Characters of a text that a step may add."""
 INT64 = (-(2**63), 2**63 - 1)
 IDS = {"userId": "user_id", "anonymousId": "anonymous_id"}
+ADDED = ("string", "int64", "boolean")
 OBJECTS = ("properties", "traits", "context")
 
 
@@ -84,8 +85,8 @@ def adding(columns: tuple[Column, ...]) -> dict[str, str]:
         raise ValueError("a join: expected columns to add, came none")
     for column in columns:
         within_context(column.path)
-        if column.type not in ("string", "int64", "boolean"):
-            raise ValueError(f"{column.path!r} of type {column.type!r}: expected one of string, int64, boolean")
+        if column.type not in ADDED:
+            raise ValueError(f"{column.path!r} of type {column.type!r}: expected one of {', '.join(ADDED)}")
     return {column.path: column.type for column in columns}
 
 

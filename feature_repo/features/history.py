@@ -10,8 +10,10 @@ import json
 
 import ibis
 from ibis.expr import datatypes as dt
-from ibis.expr.types import BooleanValue, IntegerColumn, Table, Value
+from ibis.expr import operations as ops
+from ibis.expr.types import BooleanValue, IntegerColumn, StringValue, Table, Value
 
+from feature_repo.contract.values import DECIMAL_TEXT
 from feature_repo.domain import Domain
 from feature_repo.features.program import Program
 from feature_repo.vocabulary import DAY, HOUR, Column, Where
@@ -73,7 +75,8 @@ def owners(events: Table, program: Program) -> tuple[Table, Table]:
 
 def matches(table: Table, condition: Where) -> BooleanValue:
     """Whether an event meets a vocabulary condition; null in a named column means no."""
-    tests = [table[c].isin(values).fill_null(False) for c, values in condition]
+    tests = [table[c].isin([int(v) if v in (True, False) else v for v in values]).fill_null(False)
+             for c, values in condition]  # fmt: skip
     return ibis.and_(*tests) if tests else table.ts_us.notnull()
 
 
@@ -86,17 +89,17 @@ def _built_in(ts: IntegerColumn) -> dict[str, Value]:
 def _extract(events: Table, columns: tuple[Column, ...]) -> dict[str, Value]:
     """The declared columns out of the events' JSON, each document parsed once; null where absent.
 
-    Types need no check here: an event with another type at a declared path was refused at the door.
+    A value of another type than the column's is null: contract/values.py says the same in Python.
     """
     found: dict[str, Value] = {}
     for root in dict.fromkeys(c.path.split(".")[0] for c in columns):
         shape: dict = {}
         mine = [(c, c.path.split(".")[1:]) for c in columns if c.path.startswith(f"{root}.")]
-        for column, (*parents, leaf) in mine:
+        for _, (*parents, leaf) in mine:
             inner = shape
             for key in parents:
                 inner = inner.setdefault(key, {})
-            inner[leaf] = "BIGINT" if column.type == "int64" else "VARCHAR"
+            inner[leaf] = "JSON"
         # Spark's name for the same function is from_json
         transform = ibis.udf.scalar.builtin(
             lambda document, shape: ..., name="json_transform", signature=((dt.string, dt.string), _struct(shape))
@@ -106,13 +109,47 @@ def _extract(events: Table, columns: tuple[Column, ...]) -> dict[str, Value]:
             value = parsed
             for key in keys:
                 value = value[key]
-            found[column.name] = value
+            text = ops.Cast(value, dt.string).to_expr()  # DuckDB's JSON, which Ibis takes for a string
+            found[column.name] = _within(column, _of_type(column, text))
     return found
 
 
 def _struct(shape: dict) -> dt.Struct:
-    types = {"BIGINT": dt.int64, "VARCHAR": dt.string}
-    return dt.Struct({key: _struct(v) if isinstance(v, dict) else types[v] for key, v in shape.items()})
+    return dt.Struct({key: _struct(v) if isinstance(v, dict) else dt.string for key, v in shape.items()})
+
+
+# a JSON string without quotes and escapes; Spark's name for the same function is get_json_object
+_unescaped = ibis.udf.scalar.builtin(
+    lambda document, path: ..., name="json_extract_string", signature=((dt.string, dt.string), dt.string)
+)
+
+
+def _of_type(column: Column, text: StringValue) -> Value:
+    """The value of a column's type that a JSON text is, null where it is none."""
+    quoted = text.startswith('"')
+    match column.type:
+        case "string":
+            inside = text.substr(1, text.length() - 2)
+            return quoted.ifelse(text.contains("\\").ifelse(_unescaped(text, "$"), inside), ibis.null("string"))
+        case "boolean":
+            return ibis.cases((text == "true", 1), (text == "false", 0), else_=ibis.null("int64")).cast("int64")
+        case "decimal":
+            number = quoted.ifelse(text.substr(1, text.length() - 2), text)
+            is_one = ibis.ifelse(quoted, number.re_search(f"^{DECIMAL_TEXT}$"), text.re_search("^-?[0-9]"))
+            units = number.try_cast(dt.Decimal(38, column.scale or 0)).cast("string").replace(".", "")
+            return is_one.ifelse(units.try_cast("int64"), ibis.null("int64"))
+        case _:
+            return text.re_search("^-?[0-9]+$").ifelse(text.try_cast("int64"), ibis.null("int64"))
+
+
+def _within(column: Column, value: Value) -> Value:
+    """A typed value, or what the column declares in place of one that is outside its bounds."""
+    if column.limits is None:
+        return value
+    low, high = (ibis.literal(limit, "int64") for limit in column.limits)
+    if column.outside == "null":
+        return value.between(low, high).ifelse(value, ibis.null("int64"))
+    return ibis.cases((value < low, low), (value > high, high), else_=value)
 
 
 def _handed(events: Table) -> Table:

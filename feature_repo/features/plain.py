@@ -17,6 +17,7 @@ import msgspec
 
 from feature_repo import domains
 from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.values import value_of
 from feature_repo.domain import Domain
 from feature_repo.features.as_of import additive
 from feature_repo.features.history import BEGIN, END
@@ -113,8 +114,7 @@ class Plain:
         self._windows = [0, *domain.windows]
         self._columns = {name: i for i, name in enumerate(domain.column_types)}
         paths = [c.path.split(".") for c in domain.columns]
-        self._paths = [(root, keys, str if c.type == "string" else int)
-                       for c, (root, *keys) in zip(domain.columns, paths, strict=True)]  # fmt: skip
+        self._paths = [(root, keys, c) for c, (root, *keys) in zip(domain.columns, paths, strict=True)]
         self._roots = list(dict.fromkeys(root for root, *_ in paths))
         self._bits: dict[Where, int] = {ANY: 0}
         leaves = all_leaves(domain)
@@ -129,15 +129,15 @@ class Plain:
         self._by_kind: dict[tuple[str, str | None], list[Test]] = {}
 
     def seen(self, row: Row) -> Seen:
-        """An event of the history, typed; null where a column's value is absent."""
+        """An event of the history, typed; None where it has no value of a column's type."""
         documents = {root: {} if (raw := getattr(row, root)) == "{}" else _DECODE(raw) for root in self._roots}
         hour = row.ts_us // HOUR % 24
         found: list[Scalar | None] = [row.type, row.name, row.ts_us // DAY, PARTS_OF_DAY[hour // 6]]
-        for root, keys, kind in self._paths:
+        for root, keys, column in self._paths:
             value = documents[root]
             for key in keys:
                 value = value.get(key) if type(value) is dict else None
-            found.append(value if type(value) is kind else None)
+            found.append(None if value is None else value_of(column, value))
         tests = self._tests_of(row.type, row.name)
         meets = sum(bit for bit, test in tests if not test or all(found[c] in values for c, values in test))
         return Seen(row.ts_us, row.message_id, row.position, row.user_id, row.anonymous_id, meets, tuple(found))

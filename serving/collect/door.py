@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from feature_repo.contract.declared import flagged
 from feature_repo.contract.events import ANONYMOUS, MAX_MESSAGE_ID, Event, Refusal, parse
 from feature_repo.contract.origin import Origin, note, origin_of
 from feature_repo.domain import Domain
@@ -100,6 +101,8 @@ class Door:
         self._keeping = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self.counted: Counter[tuple[str, str]] = Counter()
         """Events since the start by status and, of the refused, by reason."""
+        self.flagged: Counter[str] = Counter()
+        """Values of accepted events since the start that features do not see as they were sent, by path."""
 
     async def accept(self, raws: Sequence[bytes], received_us: int, sender: Sender = NOBODY) -> list[Receipt]:
         """Take events in, JSON of the contract each; returns, in their order, what became of them, once it is durable.
@@ -128,6 +131,7 @@ class Door:
         copies = iter(again)
         receipts = [_receipt(raw, e, type(e) is Event and next(copies)) for raw, e in zip(raws, judged, strict=True)]
         self.counted.update((r.status, r.reason or "") for r in receipts)
+        self.flagged.update(path for event in fresh for path in flagged(self._domain, event.context))
         return receipts
 
     async def check(self, raws: Sequence[bytes], received_us: int, sender: Sender = NOBODY) -> list[Receipt]:
@@ -157,6 +161,8 @@ class Door:
         lines = ["# TYPE firstmile_events_total counter"]
         for (status, reason), n in sorted(self.counted.items()):
             lines.append(f'firstmile_events_total{{status="{status}",reason="{reason}"}} {n}')
+        lines.append("# TYPE firstmile_values_flagged_total counter")
+        lines += [f'firstmile_values_flagged_total{{path="{path}"}} {n}' for path, n in sorted(self.flagged.items())]
         return "\n".join(lines) + "\n" + (self._enrich.metrics() if self._enrich else "")
 
     async def _judge(self, raws: Sequence[bytes], received_us: int, sender: Sender) -> list[Judged]:

@@ -9,6 +9,10 @@ from feature_repo.domain import Domain
 
 Row = dict[str, Any]
 BASE = 1_700_000_000_000_000
+WRONG = st.sampled_from([True, "12", "x", 12.5, 10**25, 1e300, [1], {"a": 1}, "", '"', "\\", "true", "1e3", " 1", "é"])
+"""Values of which each is wrong in most columns."""
+DECIMALS = [0, 9.99, "9.99", 0.1, 0.005, -0.005, 0.30000000000000004, 1e-7, 2.5e-3, 123456789.12, 1e16, 7, -7, 2**62,
+            "-12.345", "92233720368547758.07", "92233720368547758.08", "0.999999999999999999", 1e15, -1.5]  # fmt: skip
 USERS, DEVICES = ["u1", "u2"], ["d1", "d2"]
 
 
@@ -48,7 +52,9 @@ def _event(draw: st.DrawFn, domain: Domain, i: int) -> Row:
     documents: dict[str, dict[str, Any]] = {"properties": {}, "traits": {}, "context": {}}
     for column in domain.columns:
         root, *keys = column.path.split(".")
-        value = draw(st.none() | _value(domain, column.name, column.type))
+        value = draw(
+            st.none() | _value(domain, column.name, column.type) | _value(domain, column.name, column.type) | WRONG
+        )
         if value is not None:
             at = documents[root]
             for key in keys[:-1]:
@@ -70,6 +76,10 @@ def _event(draw: st.DrawFn, domain: Domain, i: int) -> Row:
 def _value(domain: Domain, name: str, type_: str) -> st.SearchStrategy[Any]:
     from feature_repo.vocabulary import leaves
 
+    if type_ == "boolean":
+        return st.booleans()
+    if type_ == "decimal":
+        return st.sampled_from(DECIMALS) | st.decimals(-1000, 1000, places=3).map(float)
     if type_ == "int64":
         return st.sampled_from([0, 1, 1, 7, -3, 2**40, 2**63 - 1, 2**63 - 1, -(2**63), 2**62 + 1])
     used = {
@@ -80,4 +90,4 @@ def _value(domain: Domain, name: str, type_: str) -> st.SearchStrategy[Any]:
         if c == name
         for v in vs
     }
-    return st.sampled_from(sorted({"a", "b", "é'\"", ""} | used))
+    return st.sampled_from(sorted({"a", "b", "é'\"", "", "back\\slash\n"} | used))

@@ -1,12 +1,16 @@
 """The definition of every term, in plain Python loops: what the two compilations are held against."""
 
 import json
+import math
+import re
+from fractions import Fraction
 from typing import Any
 
 from feature_repo.domain import Domain
 from feature_repo.vocabulary import (
     DAY,
     HOUR,
+    Column,
     Count,
     Distinct,
     First,
@@ -134,6 +138,33 @@ def _typed(event: Row, domain: Domain) -> Row:
         found = json.loads(event[root])
         for k in keys:
             found = found.get(k) if isinstance(found, dict) else None
-        wanted = int if c.type == "int64" else str
-        typed[c.name] = found if isinstance(found, wanted) and not isinstance(found, bool) else None
+        typed[c.name] = _bounded(_value(found, c), c)
     return typed
+
+
+def _value(found: Any, column: Column) -> Any:
+    """What JSON says, as the column's type; None where it is of another."""
+    if column.type == "boolean":
+        return {True: 1, False: 0}[found] if isinstance(found, bool) else None
+    if isinstance(found, bool) or found is None:
+        return None
+    if column.type == "string":
+        return found if isinstance(found, str) else None
+    if column.type == "int64":
+        return found if isinstance(found, int) and -(2**63) <= found < 2**63 else None
+    if isinstance(found, str) and not re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?", found, re.ASCII):
+        return None
+    if not isinstance(found, int | float | str):
+        return None
+    exact = Fraction(repr(found) if isinstance(found, float) else found) * 10**column.scale
+    units = math.floor(abs(exact) + Fraction(1, 2)) * (1 if exact > 0 else -1)  # half away from zero
+    return units if -(2**63) <= units < 2**63 else None
+
+
+def _bounded(found: Any, column: Column) -> Any:
+    for bound, beyond in ((column.low, -1), (column.high, 1)):
+        if bound is not None and found is not None:
+            units = int(Fraction(bound) * 10 ** (column.scale or 0))
+            if (found - units) * beyond > 0:
+                found = units if column.outside == "clip" else None
+    return found

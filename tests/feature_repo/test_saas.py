@@ -30,7 +30,7 @@ TOUR = {"guided_tour": {"hesitant": 0.6, "racer": -0.2}}
 REASONS = {
     "cut_off": "not_json",
     "unknown_field": "unknown_field",
-    "number_as_text": "wrong_type",
+    "number_as_text": "",
     "no_sender": "missing_id",
     "no_message_id": "missing_field",
     "clock_ahead": "timestamp_in_future",

@@ -1,6 +1,6 @@
 """What the SaaS product knows about its people: columns, events and features."""
 
-from feature_repo.enrichment import Channel, LocalTime, Range, UserAgent
+from feature_repo.enrichment import Channel, LocalTime, UserAgent
 from feature_repo.vocabulary import (
     DAY,
     HOUR,
@@ -35,8 +35,8 @@ COLUMNS = (
     Column("role", "traits.role"),
     Column("company_size", "traits.company_size"),
     Column("feature", "properties.feature"),
-    Column("bytes", "properties.bytes", "int64"),
-    Column("fields_empty", "properties.fields_empty", "int64"),
+    Column("bytes", "properties.bytes", "int64", low=0, high=10**12),
+    Column("fields_empty", "properties.fields_empty", "int64", low=0, high=1_000),
 )
 
 EVENTS = {
@@ -52,7 +52,7 @@ EVENTS = {
     "Project Published": {},
 }
 
-ENRICH = (UserAgent(), Channel(), LocalTime(), Range("properties.bytes", 0, 10**12))
+ENRICH = (UserAgent(), Channel(), LocalTime())
 
 GAP = 30 * MINUTE
 

@@ -46,19 +46,23 @@ def test_accepted_events_are_in_the_log_and_refused_ones_in_the_quarantine(
         raw(messageId="m3", properties={"target": 5}),
         raw(messageId="m4"),
     ]
-    assert accept(make_door(), *raws) == [
+    door = make_door()
+    assert accept(door, *raws) == [
         ("accepted", None),
         ("refused", "unknown_event"),
         ("refused", "not_json"),
-        ("refused", "wrong_type"),
+        ("accepted", None),
         ("accepted", None),
     ]
-    assert [e.message_id for e in log.events] == ["m1", "m4"]
+    assert [(e.message_id, e.context.get("flags")) for e in log.events] == [
+        ("m1", None), ("m3", ["properties.target"]), ("m4", None)
+    ]  # fmt: skip
     assert [(q.reason, q.raw, q.received_us) for q in Quarantine(quarantine.folder).read()] == [
         ("unknown_event", raws[1], NOW),
         ("not_json", raws[2], NOW),
-        ("wrong_type", raws[3], NOW),
     ]
+
+    assert 'firstmile_values_flagged_total{path="properties.target"} 1' in door.metrics()
 
 
 def test_a_receipt_says_which_event_and_why(make_door: Callable[..., Door]) -> None:
