@@ -49,15 +49,15 @@ def command(copy: Path, *words: str, domain: str) -> str:
 
 def test_a_domain_is_one_module(copy, tmp_path):
     lines = [
-        {"type": "track", "event": name, "messageId": f"{user}-{hours}", "userId": user, "properties": {"price": 500},
+        {"type": "track", "event": name, "messageId": f"{user}-{hours}", "userId": user, "properties": {"price": 4.99},
          "timestamp": (START + timedelta(hours=hours)).isoformat()}
         for user in ("a", "b") for hours, name in ((0, "Shop Opened"), (2, "Product Listed"), (30, "Sold"))
     ]  # fmt: skip
     lines[0]["properties"] = {}
-    lines.append(lines[1] | {"messageId": "wrong", "properties": {"price": "500"}})
+    lines.append(lines[1] | {"messageId": "wrong", "properties": {"price": "a lot"}})
     (tmp_path / "shop.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     taken = command(copy, "feature_repo", "ingest", "--data", str(tmp_path), domain="shop")
-    assert "6 accepted, 1 refused wrong_type 1" in taken
+    assert "7 accepted, 0 refused" in taken and "kept and flagged: properties.price 1" in taken
     assert command(copy, "feature_repo", "ingest", "--data", str(tmp_path), domain="shop") == taken
     assert "online: 2 rows written" in command(copy, "feature_repo", "backfill", domain="shop")
     assert "online: 0 rows written" in command(copy, "feature_repo", "backfill", domain="shop")
