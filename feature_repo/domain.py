@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from feature_repo.declaration import findings, nearest
 from feature_repo.settings import Settings
 from feature_repo.vocabulary import Column, Elapsed, Feature, Scalar, feature_type, leaves, windows
 
@@ -129,23 +130,27 @@ class Domain:
             raise ValueError(f"domain {self.name}: feature name used twice: {', '.join(twice)}")
         for f in self.features:
             for leaf in leaves(f.term):
-                named = {getattr(leaf, "column", None)} | {c for c, _ in getattr(leaf, "where", ())}
-                if missing := named - {None} - set(self.column_types):
-                    raise ValueError(f"domain {self.name}: feature {f.name} reads undeclared column {missing}")
+                named = {c for c in [getattr(leaf, "column", None)] if c} | {c for c, _ in getattr(leaf, "where", ())}
+                for missing in sorted(named - set(self.column_types)):
+                    hint = nearest(missing, self.column_types)
+                    raise ValueError(f"domain {self.name}: feature {f.name} reads undeclared column {missing!r}{hint}")
         types = self.feature_types
         for e in self.elapsed:
             if types.get(e.of) != "int64":
                 raise ValueError(f"domain {self.name}: {e.name} is elapsed since {e.of!r}, which is no int64 feature")
         for s in self.slices:
             if types.get(s) != "string":
-                raise ValueError(f"domain {self.name}: slice {s!r} is no string feature")
+                strings = [name for name, kind in types.items() if kind == "string"]
+                raise ValueError(f"domain {self.name}: slice {s!r} is no string feature{nearest(s, strings)}")
         for act in self.acts:
             if undeclared := sorted(set(act.columns) - set(self.column_types)):
                 raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared columns: {', '.join(undeclared)}")
             if act.needs is not None and types.get(act.needs) != "int64":
                 raise ValueError(f"domain {self.name}: act {act.one!r} needs {act.needs}, which is no int64 feature")
-        if unknown := sorted(set(self.said) - set(names)):
-            raise ValueError(f"domain {self.name}: words for what is no feature: {', '.join(unknown)}")
+        for unknown in sorted(set(self.said) - set(names)):
+            raise ValueError(f"domain {self.name}: words for {unknown!r}, which is no feature{nearest(unknown, names)}")
+        if wrong := list(findings(self)):
+            raise ValueError(f"domain {self.name}: " + "; and ".join(wrong))
         for path, kind in (added for step in self.enrich for added in step.adds.items()):
             for c in self.columns:
                 nested = f"{c.path}.".startswith(f"{path}.") or f"{path}.".startswith(f"{c.path}.")
