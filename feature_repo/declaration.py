@@ -21,7 +21,7 @@ NAMED_FREELY = frozenset({"page", "screen"})
 def findings(domain: "Domain") -> Iterator[str]:
     """What is wrong with a declaration, each with where it is, what is expected and what is nearest."""
     types = domain.feature_types
-    if (done := domain.label.done) is not None and types.get(done) != "int64":
+    if (done := domain.label.done) is not None and types and types.get(done) != "int64":
         numbers = [name for name, kind in types.items() if kind == "int64"]
         yield f"label {domain.label.name}: done={done!r} is no int64 feature{nearest(done, numbers)}"
     for feature in domain.features:

@@ -22,7 +22,7 @@ def test_an_act_that_needs_what_is_no_number(needs: str) -> None:
 
 
 def test_words_for_what_is_no_feature() -> None:
-    with pytest.raises(ValueError, match="domain saas: words for what is no feature: sesions"):
+    with pytest.raises(ValueError, match="words for 'sesions', which is no feature; did you mean 'sessions'"):
         replace(SAAS, said={"sesions": "visits"})
 
 

@@ -34,7 +34,7 @@ SHOP = Domain(
     name="shop",
     title="A shop",
     columns=(),
-    events={},
+    events={"Clicked": {}, "Signed Up": {}},
     features=(
         Feature("clicks", Count(where(name="Clicked"), window=DAY), "clicks of the last day", unit="clicks"),
         Feature("share", Ratio(Count(where(name="Clicked")), Count()), "clicks among events", null="no events yet"),

@@ -117,7 +117,7 @@ def test_a_domain_without_steps_takes_in_what_came(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, domain="saas")
     take_in(settings, replace(SAAS, enrich=()), [(raw(), NOW)], progress=False)
     (row,) = Lake(settings.lake).events(ibis.duckdb.connect()).to_pyarrow().to_pylist()
-    assert json.loads(row["context"]) == SENT["context"]
+    assert json.loads(row["context"]) == SENT["context"] | {"flags": ["properties.bytes"]}
 
 
 def test_a_source_that_says_nothing_delays_a_batch_by_its_time_out_only(
