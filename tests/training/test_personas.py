@@ -30,7 +30,8 @@ def product() -> Domain:
     """A product whose people read, write, ask and invite."""
     counts = tuple(Feature(n, Count(where(name=n)), f"times that somebody {n}") for n in NAMES)
     base = shop(lambda _: None)  # type: ignore[arg-type, return-value]
-    return replace(base, features=(*base.features[4:], *counts), slices=())
+    events = {**base.events, **{name: {} for name in (*NAMES, "writes", "seen", "later")}}
+    return replace(base, events=events, features=(*base.features[4:], *counts), slices=())
 
 
 DOMAIN = product()
