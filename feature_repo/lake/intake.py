@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from feature_repo.contract.declared import flagged
 from feature_repo.contract.events import Event, Refusal, parse
 from feature_repo.domain import Domain, Ingested
 from feature_repo.enrichment.compiled import Enrichment
@@ -41,7 +42,8 @@ class Intake:
         good = _parsed(batch, self._domain, self._quarantine, refused, self._erased)
         self._lake.append([self._enrich(event) for event in good] if self._enrich else good)
         self._quarantine.flush()
-        return Ingested(len(good), dict(sorted(refused.items())))
+        flags = Counter(path for event in good for path in flagged(self._domain, event.context))
+        return Ingested(len(good), dict(sorted(refused.items())), dict(sorted(flags.items())))
 
 
 def take_in(
@@ -63,9 +65,8 @@ def take_in(
 
 def together(one: Ingested, other: Ingested) -> Ingested:
     """The counts of both."""
-    return Ingested(
-        one.accepted + other.accepted, dict(sorted((Counter(one.refused) + Counter(other.refused)).items()))
-    )
+    refused, flags = Counter(one.refused) + Counter(other.refused), Counter(one.flagged) + Counter(other.flagged)
+    return Ingested(one.accepted + other.accepted, dict(sorted(refused.items())), dict(sorted(flags.items())))
 
 
 def _batches(events: Iterable[tuple[Raw, int]], size: int) -> Iterator[list[tuple[Raw, int]]]:

@@ -46,6 +46,7 @@ class Bookmark(msgspec.Struct):
     files: dict[str, Read] = {}
     accepted: int = 0
     refused: dict[str, int] = {}
+    flagged: dict[str, int] = {}
 
 
 def take_in_files(
@@ -86,12 +87,12 @@ def take_in_files(
             for lines, end in _pieces(file, begin):
                 received_us = now_us()
                 taken = intake.take([(line, received_us) for line in lines])
-                counts = together(Ingested(held.accepted, held.refused), taken)
-                held.accepted, held.refused = counts.accepted, dict(counts.refused)
+                counts = together(Ingested(held.accepted, held.refused, held.flagged), taken)
+                held.accepted, held.refused, held.flagged = counts.accepted, dict(counts.refused), dict(counts.flagged)
                 held.files[file.name] = _read(file, end)
                 _keep(held, path)
                 bar.update(task, completed=end)
-    return Ingested(held.accepted, held.refused)
+    return Ingested(held.accepted, held.refused, held.flagged)
 
 
 def _pieces(file: Path, begin: int) -> Iterator[tuple[list[bytes], int]]:

@@ -79,13 +79,8 @@ def test_a_browsers_event_has_device_and_browser_in_the_log(
         told = httpx.post(f"{url}/v1/batch", json={"batch": [SENT], "writeKey": keys.write}, headers=headers)
     assert (told.status_code, told.json()["receipts"][0]["status"]) == (200, "accepted")
     (event,) = log.events
-<<<<<<< HEAD
     key = {"firstmile": event.context["firstmile"]}  # the fingerprint of the write key
     assert event.context == SENT["context"] | {"userAgent": CHROME} | ADDED | key
-=======
-    origin = {"firstmile": event.context["firstmile"]}  # the key that it came by
-    assert event.context == SENT["context"] | {"userAgent": CHROME} | ADDED | origin
->>>>>>> 90d3f14 (What a domain declares is checked when it is loaded, and a typo is an error with the nearest name)
     assert event.properties == SENT["properties"]  # out of range: flagged, and kept
 
 
