@@ -20,7 +20,7 @@ from feature_repo import domains
 from feature_repo.domain import Domain, Label, Segment
 from feature_repo.feature_store.backfill import backfill
 from feature_repo.feature_store.materialize import materialize
-from feature_repo.lake.intake import take_in_files
+from feature_repo.lake.jsonl import take_in_files
 from feature_repo.lake.log_to_lake import ingest
 from feature_repo.lake.outcomes import outcomes_of_events
 from feature_repo.settings import Settings, now_us
