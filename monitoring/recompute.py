@@ -13,6 +13,7 @@ import ibis
 import pyarrow as pa
 
 from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.origin import FIRST_RECEIVED
 from feature_repo.domain import Domain
 from feature_repo.features.as_of import ASKED, as_of
 from feature_repo.features.elapsed import elapsed_seconds
@@ -26,7 +27,7 @@ EVENTS_AT_ONCE = 400_000
 FOREVER = 2**62
 """Later than any log position."""
 LINK = "type in ('identify', 'alias') and user_id is not null and anonymous_id is not null"
-RANK = "struct_pack(ts_us, content_hash, received_us, position)"
+RANK = f"struct_pack(first := {FIRST_RECEIVED}, ts_us, content_hash, received_us, position)"
 _ASKED = pa.schema(
     [("n", pa.int64()), ("person", pa.string()), ("reached", pa.int64()), ("at_us", pa.int64()),
      ("without", pa.int64()), ("twice", pa.int64())]

@@ -42,6 +42,9 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 NO_KEY = Origin()
+FIRST_RECEIVED = f"""CASE WHEN contains(context, '"{RESERVED}":')
+    AND json_extract_string(context, '$.{RESERVED}.browser') = 'true' THEN received_us ELSE 0 END"""
+"""`first_received` in SQL (DuckDB), of an event's columns."""
 _MARK = f'"{RESERVED}":'
 
 
@@ -67,6 +70,14 @@ def origin_of(context: Mapping[str, Any] | str) -> Origin:
             return NO_KEY
         return origin_of(msgspec.json.decode(context, type=dict[str, Any]))
     return msgspec.convert(context.get(RESERVED, {}), Origin)
+
+
+def first_received(context: str, received_us: int) -> int:
+    """What copies of a message are ranked by before their timestamps: 0, but of a key that browsers hold when it came.
+
+    So a copy by such a key, which anybody can send, never takes the place of another key's event, nor of an older one.
+    """
+    return received_us if origin_of(context).browser else 0
 
 
 def user_hash(secret: str, user_id: str) -> str:

@@ -24,9 +24,9 @@ class Changes(NamedTuple):
 
 def numbered(rows: Sequence[Row], reached: int, copies: Mapping[tuple[str, str], Row]) -> list[Row]:
     """The rows after position `reached`; those without a position get the next ones, but for exact copies."""
-    found, seen = list[Row](), {(held.key, held.rank[:3]) for held in copies.values()}
+    found, seen = list[Row](), {(held.key, held.rank[:-1]) for held in copies.values()}
     for row in rows:
-        copy = (row.key, row.rank[:3])
+        copy = (row.key, row.rank[:-1])
         if row.position > reached:
             found.append(row)
         elif row.position == UNNUMBERED and copy not in seen:

@@ -14,7 +14,7 @@ from hashlib import md5
 from typing import NamedTuple, Protocol, Self
 
 from feature_repo.contract.events import ANONYMOUS, Event, canonical_json
-from feature_repo.contract.origin import origin_of
+from feature_repo.contract.origin import first_received, origin_of
 from feature_repo.log.event_log import shard_key
 from feature_repo.settings import Settings
 
@@ -50,9 +50,10 @@ class Row(NamedTuple):
         return (self.sender, self.message_id)
 
     @property
-    def rank(self) -> tuple[int, str, int, int]:
+    def rank(self) -> tuple[int, int, str, int, int]:
         """Of several copies of a message the one with the smallest rank counts (as lake_sql.canonical has it)."""
-        return (self.ts_us, self.content_hash, self.received_us, self.position)
+        first = first_received(self.context, self.received_us)
+        return (first, self.ts_us, self.content_hash, self.received_us, self.position)
 
     @property
     def hand(self) -> str | None:

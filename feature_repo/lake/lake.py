@@ -10,7 +10,8 @@ so one atomic replacement of the manifest is what makes a compaction happen, and
 A manifest is written before the first compact file: compact files without a manifest are a damaged lake, and an error.
 
 A message_id is unique within its sender (user_id, else anonymous_id). Of several copies the canonical one counts:
-smallest ts_us, then content_hash, then received_us, then position; never the first to arrive.
+smallest ts_us, then content_hash, then received_us, then position; never the first to arrive. Before all of these, an
+event by a key that browsers hold ranks behind every other, and among such the one that was received first.
 """
 
 import os

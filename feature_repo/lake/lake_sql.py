@@ -8,6 +8,8 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
+from feature_repo.contract.origin import FIRST_RECEIVED
+
 SCHEMA = pa.schema(
     [
         ("position", pa.int64()),
@@ -31,6 +33,9 @@ STORED = pa.schema([f for f in SCHEMA if f.name != "content_hash"])
 """A row in a file: the content hash is computed where it is read, which is seldom."""
 
 INCOMING = pa.schema([f for f in STORED if f.name != "position"])
+
+RANK = f"{FIRST_RECEIVED}, ts_us, content_hash, received_us, position"
+"""Of several copies of a message the one counts that is smallest in these: see origin.first_received."""
 
 SENDER = "coalesce(user_id, 'anon:' || anonymous_id)"
 
@@ -142,7 +147,7 @@ def largest_position(con: duckdb.DuckDBPyConnection, file: Path) -> int:
 def canonical(compacted: Sequence[str], log: Sequence[str], where: str) -> str:
     """The canonical rows of compact files, which hold no copies, and of the log, which may hold copies of any.
 
-    Of several copies the one counts that is smallest in ts_us, content_hash, received_us, position.
+    Of several copies the one counts that is smallest in RANK.
     """
     if not log:
         return f"SELECT {COLUMNS} FROM {_files(compacted)} WHERE {where}"
@@ -159,7 +164,7 @@ def canonical(compacted: Sequence[str], log: Sequence[str], where: str) -> str:
         SELECT * EXCLUDE (sender) FROM (
             SELECT {COLUMNS}, sender FROM every SEMI JOIN copied USING (sender, message_id)
         ) QUALIFY row_number() OVER (
-            PARTITION BY sender, message_id ORDER BY ts_us, content_hash, received_us, position
+            PARTITION BY sender, message_id ORDER BY {RANK}
         ) = 1"""
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.origin import first_received
 from feature_repo.history.history_store import EDGES, content_hash, open_history, row_of
 from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.lake_sql import STORED
@@ -76,7 +77,15 @@ def _smallest(events: pa.Table, places: Sequence[int]) -> int:
     """The place of the copy that counts, as lake_sql.canonical has it."""
 
     def rank(place: int, row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["ts_us"], content_hash(**{n: row[n] for n in _CONTENT}), row["received_us"], row["position"], place
+        first = first_received(row["context"], row["received_us"])
+        return (
+            first,
+            row["ts_us"],
+            content_hash(**{n: row[n] for n in _CONTENT}),
+            row["received_us"],
+            row["position"],
+            place,
+        )
 
     return min(rank(p, row) for p, row in zip(places, events.take(places).to_pylist(), strict=True))[-1]
 

@@ -129,11 +129,11 @@ class Spec:
 
     def add(self, rows: Sequence[Row]) -> tuple[set[tuple[str, str]], set[str], set[str]]:
         """Keys of new messages, senders of replaced ones, persons touched."""
-        before, known = dict(self.kept), {(r.key, r.rank[:3]) for r in self.kept.values()}
+        before, known = dict(self.kept), {(r.key, r.rank[:-1]) for r in self.kept.values()}
         for r in rows:
-            if (r.key, r.rank[:3]) in known and not r.position:
+            if (r.key, r.rank[:-1]) in known and not r.position:
                 continue
-            known.add((r.key, r.rank[:3]))
+            known.add((r.key, r.rank[:-1]))
             self.position = r.position or self.position + 1
             accepted = r._replace(position=self.position)
             self.waits += [] if r.position else [accepted]

@@ -163,3 +163,15 @@ def test_a_device_that_stayed_can_be_erased_by_itself(keyed: Callable[..., Keyed
     report = service.ask("DELETE", f"/v1/users/anon:{DEVICE}").json()
     assert report["status"] == "erased"
     assert service.held(f"anon:{DEVICE}") == [] and clicks(service, ATTACKER) == 0
+
+
+def test_a_copy_by_a_public_key_does_not_replace_what_is_held(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    order = event(5, VICTIM, None, properties={"feature": "true"})
+    early = {"timestamp": "2025-01-01T00:00:00Z", "properties": {"feature": "forged"}}
+    for key, mine in ((SERVER, order), (PUBLIC, event(6, VICTIM, None, properties={"feature": "true"}))):
+        assert service.sent(key, mine) == [("accepted", None)]
+        clicks(service, VICTIM)
+        assert service.sent(PUBLIC, mine | early)[0][0] == "duplicate"
+    events = service.ask("GET", f"/v1/users/{VICTIM}").json()["events"]
+    assert [e["properties"]["feature"] for e in events] == ["true", "true"]
