@@ -15,7 +15,18 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from feature_repo.environment import PREFIX, variables, warn_of_unknown
-from feature_repo.setting_values import SHORTEST_KEY, Absolute, Broker, Keys, Lake, Moment, Origins, Redis, Webhooks
+from feature_repo.setting_values import (
+    MAKE_A_KEY,
+    SHORTEST_KEY,
+    Absolute,
+    Broker,
+    Keys,
+    Lake,
+    Moment,
+    Origins,
+    Redis,
+    Webhooks,
+)
 
 SOURCE = Path(__file__).resolve().parent.parent
 MANY = "redis://host:port/db, or rediss://… with TLS"
@@ -182,6 +193,17 @@ class Settings(BaseSettings):
                 f"FIRSTMILE_WORKERS={self.workers} over embedded stores, which belong to one process: "
                 "use one worker, or an online store of its own: FIRSTMILE_ONLINE=redis://host:port/db"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_one_role(self) -> "Settings":
+        server, senders = set(self.server_keys), {"WRITE_KEYS": self.write_keys, "BROWSER_KEYS": self.browser_keys}
+        for variable, keys in senders.items():
+            if shared := [position for position, key in enumerate(keys, 1) if key in server]:
+                raise ValueError(
+                    f"FIRSTMILE_{variable}: key {shared[0]} is one of FIRSTMILE_SERVER_KEYS too, so that whoever sends "
+                    f"events could read and erase users; make another: {MAKE_A_KEY}"
+                )
         return self
 
     def replace(self, **changes: Any) -> "Settings":

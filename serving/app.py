@@ -52,7 +52,7 @@ Request = TypeVar("Request")
 
 LIMITS = {"/v1/decide": 64 * 1024, "/v1/decide/batch": 1024 * 1024}
 """Largest body in bytes, by route."""
-QUARANTINE = "/v1/quarantine"
+QUARANTINE, METRICS = "/v1/quarantine", "/metrics"
 
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
@@ -86,7 +86,6 @@ class App:
             "/healthz": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),
             "/livez": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),
             "/readyz": self._ready,
-            "/metrics": self._metrics,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,6 +122,10 @@ class App:
         if page := self._pages.get(path):
             _reads(method, path)
             return page()
+        if path == METRICS:
+            _reads(method, path)
+            self._authorize(scope)
+            return self._metrics()
         if self._collector.methods(path):
             return await self._collector.respond(path, scope, receive, self.door)
         if path == QUARANTINE:

@@ -79,7 +79,7 @@ def document() -> Json:
             {"name": "users", "description": "What is held of a person, and its removal."},
             {"name": "segments", "description": "Who is where, and who moves."},
             {"name": "playbook", "description": "What decides."},
-            {"name": "service", "description": "The state of the process; never needs a key."},
+            {"name": "service", "description": "The state of the process; only /metrics needs a key."},
         ],
         "paths": _decisions() | collect.paths() | _users() | _segments() | _playbook() | _service(),
         "webhooks": {"segment.changed": {"post": _webhook()}},
@@ -267,9 +267,16 @@ def _service() -> Json:
         "/readyz": _get(
             "readyz", "Ready to decide: the first look for a champion is over (answered by Bento).", text, starting
         ),
-        "/metrics": _get("metrics", "Counts and durations, in Prometheus' text format.", text, starting),
+        "/metrics": _metrics(),
         "/schema.json": _get("schema", "Bento's description of its service (answered by Bento).", data),
     }
+
+
+def _metrics() -> Json:
+    refusals = {status: REFUSALS[status] for status in ("401", "403", "503")} | {"405": "Another method than GET."}
+    found = _get("metrics", "Counts and durations, in Prometheus' text format.", "text/plain", _problems(refusals))
+    found["get"]["security"] = [{"serverKey": []}, {}]
+    return found
 
 
 def _console_file() -> Json:

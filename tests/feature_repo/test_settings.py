@@ -96,6 +96,19 @@ def test_a_wrong_value_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: st
     assert "\n" not in str(error.value) and "secret@" not in str(error.value)
 
 
+@pytest.mark.parametrize("role", ["WRITE_KEYS", "BROWSER_KEYS"])
+def test_a_key_has_one_role(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    monkeypatch.setenv("FIRSTMILE_SERVER_KEYS", f"{KEY[1:]}s,{KEY}")
+    monkeypatch.setenv(f"FIRSTMILE_{role}", f"{KEY[1:]}w")
+    Settings()
+    monkeypatch.setenv(f"FIRSTMILE_{role}", f"{KEY[1:]}w,{KEY}")
+    with pytest.raises(SettingsError) as error:
+        Settings()
+    told = str(error.value)
+    assert told.startswith(f"FIRSTMILE_{role}: key 2 is one of FIRSTMILE_SERVER_KEYS too")
+    assert KEY not in told and "\n" not in told
+
+
 def test_everything_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTMILE_RATE", "abc")
     monkeypatch.setenv("FIRSTMILE_LOG", "nats://x")

@@ -241,7 +241,8 @@ def test_who_may_decide(
         response = ask(app, "POST", path, fakes, json=body, key=given_key, address=address)
         assert response.status_code == status
         assert ("www-authenticate" in response.headers) == (status == 401)
-    for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/metrics"):
+    assert ask(app, "GET", "/metrics", fakes, key=given_key, address=address).status_code == status
+    for path in ("/healthz", "/readyz", "/openapi.json", "/docs"):
         assert ask(app, "GET", path, fakes, address=address).status_code == 200
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving import docs, openapi
-from serving.app import ANONYMOUS_USERS, QUARANTINE, USER_METHODS, USERS, App
+from serving.app import ANONYMOUS_USERS, METRICS, QUARANTINE, USER_METHODS, USERS, App
 from serving.collect.document import SETTINGS_PATH
 from serving.collect.routes import METHODS, SNIPPET
 from serving.console import files as console
@@ -103,7 +103,9 @@ def test_every_route_is_in_it(document: dict[str, Any], make_app: Callable[..., 
     routes |= {SETTINGS_PATH: {"get"}, SNIPPET: {"get"}, QUARANTINE: {"get"}, SEGMENTS: {"get"}, STREAM: {"get"}}
     for at in (USERS, ANONYMOUS_USERS):
         routes |= {f"{at}{{id}}{what}": {m.lower() for m in methods} for what, methods in USER_METHODS.items()}
-    routes |= {PLAYBOOK: {"get"}} | {path: {"get"} for path in (*console.PAGES, f"{console.PATH}/{{file}}")}
+    routes |= {PLAYBOOK: {"get"}, METRICS: {"get"}} | {
+        path: {"get"} for path in (*console.PAGES, f"{console.PATH}/{{file}}")
+    }
     bento_only = {"/schema.json": {"get"}}
     assert {path: set(item) for path, item in document["paths"].items()} == routes | bento_only
     assert all(app._collector.methods(path) for path in (*METHODS, SNIPPET, SETTINGS_PATH))
