@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from feature_repo.contract.feedback import EVENTS
+from feature_repo.contract.feedback import STANDARD
 from feature_repo.vocabulary import Linear, Ratio, Sum, Term, Where, leaves
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _condition(domain: "Domain", at: str, condition: Where) -> Iterator[str]:
         if column == "type":
             yield from _among(at, "type", values, EVENT_TYPES)
         elif column == "name" and NAMED_FREELY.isdisjoint(said.get("type", ())):
-            yield from _among(at, "name", values, [*domain.events, *EVENTS])
+            yield from _among(at, "name", values, [*domain.events, *STANDARD])
         for value in values:
             kind = kinds.get(column, domain.column_types[column])
             fits = {"string": str, "boolean": bool}.get(kind, int)

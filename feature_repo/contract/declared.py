@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from feature_repo.contract.feedback import EVENTS
+from feature_repo.contract.feedback import EVENTS, STANDARD
 from feature_repo.contract.refusals import Reason, refuse, show
 from feature_repo.contract.values import bounded, typed
 from feature_repo.domain import Domain
@@ -68,7 +68,7 @@ def _paths(path: str, spec: Spec) -> list[str]:
 def _compile(domain: Domain) -> Rules:
     columns = [(c.path, Declared(c.type, c.strict, c)) for c in domain.columns]
     rules: Rules = {None: _spec(columns, domain.name)}
-    for event in {**domain.events, **EVENTS}:
+    for event in dict.fromkeys([*domain.events, *STANDARD]):
         properties = {f"properties.{k}": Declared(t) for k, t in domain.events.get(event, {}).items()}
         standard = [(f"properties.{k}", Declared(t, strict=True)) for k, t in EVENTS.get(event, {}).items()]
         rules[event] = _spec([*columns, *properties.items(), *standard], domain.name)

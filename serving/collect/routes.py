@@ -49,8 +49,10 @@ ROUTES: dict[str, Dialect] = {
     "/mp/collect": ga4.POST,
     "/debug/mp/collect": ga4.DEBUG,
 }
+MIXPANEL = ("/track", "/import", "/engage")
+"""Mixpanel's own address of each ends in a slash; both forms are taken."""
 METHODS = dict.fromkeys(ROUTES, "POST") | dict.fromkeys(PIXELS, "GET")
-METHODS |= dict.fromkeys(("/track", "/import", "/engage"), "GET, POST")
+METHODS |= dict.fromkeys(MIXPANEL, "GET, POST")
 SNIPPET = "/firstmile.js"
 SETTINGS = ("/v1/projects/", "/settings")
 """Before and after the write key in the path that Segment's browser SDK asks for."""
@@ -93,7 +95,7 @@ class Collector:
         """The methods of a route, as an Allow header has them; None: it is none of these."""
         if path == SNIPPET or _settings_key(path) is not None:
             return "GET"
-        return METHODS.get(path)
+        return METHODS.get(_plain(path))
 
     async def respond(self, path: str, scope: Scope, receive: Receive, door: Door | None) -> Answer:
         """The answer to a request to one of these routes; a refusal is answered in the dialect's own form.
@@ -101,6 +103,7 @@ class Collector:
         Raises:
             Gone: the caller hung up.
         """
+        path = _plain(path)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method, methods = scope["method"], self.methods(path) or ""
         cors: tuple[Header, ...] = ()
@@ -242,6 +245,11 @@ async def _receipts(dialect: Dialect, taken: Taken, request: Request, door: Door
     except Busy as e:
         retry = (b"retry-after", str(math.ceil(e.retry_after_s)).encode())
         raise Refused(503, "busy", str(e), None, retry) from e
+
+
+def _plain(path: str) -> str:
+    """The path by which ROUTES knows a route."""
+    return path.removesuffix("/") if path.removesuffix("/") in MIXPANEL else path
 
 
 def _settings_key(path: str) -> str | None:

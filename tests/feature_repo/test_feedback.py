@@ -29,9 +29,9 @@ def test_every_domain_takes_feedback(name: str, event: str) -> None:
 
 
 def test_what_a_domain_declares_of_a_feedback_event_holds_too(tiny_domain: Domain) -> None:
-    stricter = replace(tiny_domain, events={"Element Shown": {"position": "int64"}})
+    stricter = replace(tiny_domain, events={**tiny_domain.events, "Element Shown": {"position": "int64"}})
     assert isinstance(sent("Element Shown", {"element": "tour", "position": 3}, stricter), Event)
     flagged = sent("Element Shown", {"element": "tour", "position": "3"}, stricter)
     assert isinstance(flagged, Event) and flagged.context == {"flags": ["properties.position"]}
     with pytest.raises(ValueError, match=r"properties\.element"):
-        declared_types(replace(tiny_domain, events={"Element Shown": {"element": "int64"}}))
+        declared_types(replace(tiny_domain, events={**tiny_domain.events, "Element Shown": {"element": "int64"}}))

@@ -366,7 +366,7 @@ def test_every_file_that_names_a_person_is_in_the_export_or_has_a_reason(
         row = {"at": decision["at"]} | decision
         assert {"known", "segments", "persona", "variants", "holdout", "situation", "playbook"} <= row.keys()
         assert row["situation"] is not None and (row["featuresAt"] is None) == (row["features"] is None)
-    assert {d["userId"] for d in held["decisions"]} == {WHO, f"anon:{DEVICE}"}
+    assert {(d["userId"], d["anonymousId"]) for d in held["decisions"]} == {(WHO, None), (None, DEVICE)}
     text = json.dumps(held)
     assert KEPT not in text and OTHER not in text
     pages, url = [], f"/v1/users/{WHO}?limit=1"

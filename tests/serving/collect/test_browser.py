@@ -11,6 +11,7 @@ import pytest
 
 from feature_repo import domains
 from feature_repo.contract.events import Event
+from feature_repo.contract.feedback import BROWSER
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.sqlite_log import SqliteLog
@@ -33,7 +34,7 @@ PAGE = """<!doctype html><title>Start</title><script src="{url}/firstmile.js" da
 class Site:
     """A page with our snippet, and what its collector has got."""
 
-    def __init__(self, folder: Path, serve: Callable[[App], Any]) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.html, self.url, self.files = b"", "", dict[str, bytes]()
         site = self
 
@@ -51,9 +52,10 @@ class Site:
         threading.Thread(target=self.pages.serve_forever, daemon=True).start()
         self.origin = f"http://127.0.0.1:{self.pages.server_port}"
         self.log = SqliteLog(folder / "log.db")
-        saas = domains.load("saas")
-        door = Door(saas, self.log, Quarantine(folder / "refused"), enrich=Enrichment(saas))
-        self.app = App(Keys(()), None, door, Options(keys=Keys((KEY,)), origins=frozenset({self.origin})))
+        domain = domains.load(name)
+        enrich = Enrichment(domain) if domain.enrich else None
+        self.door = Door(domain, self.log, Quarantine(folder / "refused"), enrich=enrich)
+        self.app = App(Keys(()), None, self.door, Options(keys=Keys((KEY,)), origins=frozenset({self.origin})))
 
     def events(self) -> list[Event]:
         return [event for _, event in self.log.read(0, 1_000)]
@@ -68,8 +70,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, serve: Callable[[App], Any]) -> Iterator[Site]:
-    made = Site(tmp_path, serve)
+def site(tmp_path: Path, serve: Callable[[App], Any], request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site whose collector has the domain that is the parameter, or saas."""
+    made = Site(tmp_path, getattr(request, "param", "saas"))
     with serve(made.app) as url:
         made.url = url
         made.html = PAGE.format(url=url, key=KEY).encode()
@@ -103,6 +106,20 @@ def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -
     page.reload()  # the same visitor, known by now
     later = site.until(len(found) + 1)[-1]
     assert (later.type, later.anonymous_id, later.user_id) == ("page", found[0].anonymous_id, "u-1")
+
+
+@pytest.mark.parametrize("site", domains.names(), indirect=True)
+def test_every_domain_takes_what_the_snippet_sends_by_itself(site: Site, browser: "Browser") -> None:  # noqa: F811
+    site.html = site.html.replace(b'<form id="f"', b'<form id="f" data-firstmile="profile"')
+    page = browser.new_page()
+    page.goto(site.origin)
+    page.click("#go")
+    page.fill("[name=company]", "a secret")
+    page.click("#send")  # leaves the field, so that it has changed, and submits
+    page.evaluate("history.pushState(null, '', '/next')")
+    found = site.until(6)
+    assert {e.name for e in found if e.type == "track"} == set(BROWSER)
+    assert {status for status, _ in site.door.counted} == {"accepted"}
 
 
 def test_an_opt_out_is_honoured(site: Site, browser: "Browser") -> None:  # noqa: F811

@@ -16,7 +16,7 @@ from feature_repo.log.event_log import Busy
 from serving.app import App
 from serving.auth import Keys
 from serving.collect import ga4, mixpanel, segment, snippet
-from serving.collect.routes import METHODS, Options
+from serving.collect.routes import METHODS, MIXPANEL, Options
 
 Ask = Callable[..., httpx.Response]
 Make = Callable[..., App]
@@ -51,6 +51,15 @@ def test_receipts_are_where_the_sdks_do_not_look(make_collector: Make, ask: Ask,
     assert answer.json()["receipts"][3]["detail"].startswith("expected of track userId or anonymousId")
     assert answer.headers["firstmile-receipts"] == "accepted=1, duplicate=1, refused=2;missing_id=1;unknown_event=1"
     assert [e.message_id for e in log.events] == ["m1"]
+
+
+@pytest.mark.parametrize("path", MIXPANEL)
+def test_mixpanels_own_addresses_end_in_a_slash(make_collector: Make, ask: Ask, keys: Any, log: Any, path: str) -> None:
+    profile = {"$token": keys.write, "$distinct_id": "u1", "$set": {"plan": "pro"}}
+    sent = profile if path == "/engage" else mixpanel_event(None)
+    answer = ask(make_collector(), "POST", f"{path}/?verbose=1", json=[sent], headers=basic(keys.write))
+    assert answer.status_code == 200 and len(log.events) == 1
+    assert ask(make_collector(), "POST", f"{path}//", json=[sent]).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/t"])
