@@ -190,8 +190,8 @@ class HistoryStore(Protocol):
         """What this object reads inside is of one moment, where the store can do that."""
         ...
 
-    def known(self, keys: Sequence[tuple[str, str]]) -> list[bool]:
-        """For each (sender, message id): whether a copy of that message is here."""
+    def known(self, keys: Sequence[tuple[str, str]]) -> list[Row | None]:
+        """For each (sender, message id) the copy of that message that counts; None: there is none here."""
         ...
 
     def leave(self, senders: Iterable[str]) -> None:
@@ -288,7 +288,7 @@ class HistoryStore(Protocol):
 def has_message(history: HistoryStore, person: str, message_id: str) -> bool:
     """Whether a message of this person, or of an anonymous id that was ever said to be theirs, is in the history."""
     senders = [person, *(f"{ANONYMOUS}{a}" for a in history.aliases(person))]
-    return any(history.known([(sender, message_id) for sender in senders]))
+    return any(row is not None for row in history.known([(sender, message_id) for sender in senders]))
 
 
 def claims(history: HistoryStore, anonymous_ids: Iterable[str]) -> dict[str, set[str]]:

@@ -192,13 +192,14 @@ class RedisHistory:
         """Nothing: others go on meanwhile."""
         return nullcontext()
 
-    def known(self, keys: Sequence[tuple[str, str]]) -> list[bool]:
-        """For each (sender, message id): whether a copy of that message is here."""
+    def known(self, keys: Sequence[tuple[str, str]]) -> list[Row | None]:
+        """For each (sender, message id) the copy of that message that counts; None: there is none here."""
         pipe = self._redis.pipeline(transaction=False)
         for sender, message_id in keys:
-            pipe.hexists(f"{self._at}ev:{sender}", message_id).hexists(f"{self._at}past:{sender}", message_id)
+            pipe.hget(f"{self._at}ev:{sender}", message_id).hget(f"{self._at}past:{sender}", message_id)
         found = pipe.execute()
-        return [any(pair) for pair in zip(found[::2], found[1::2], strict=True)]
+        values = (new or folded for new, folded in zip(found[::2], found[1::2], strict=True))
+        return [row_of_value(value) if value else None for value in values]
 
     def leave(self, senders: Iterable[str]) -> None:
         """These senders' past stays in the lake until somebody is touched who needs it."""

@@ -210,10 +210,10 @@ class SqliteHistory:
         finally:
             self._db.execute("COMMIT")
 
-    def known(self, keys: Sequence[tuple[str, str]]) -> list[bool]:
-        """For each (sender, message id): whether a copy of that message is here."""
+    def known(self, keys: Sequence[tuple[str, str]]) -> list[Row | None]:
+        """For each (sender, message id) the copy of that message that counts; None: there is none here."""
         found = self._copies(keys)
-        return [key in found for key in keys]
+        return [found.get(key) for key in keys]
 
     def leave(self, senders: Iterable[str]) -> None:
         """These senders' past stays in the lake until somebody is touched who needs it."""

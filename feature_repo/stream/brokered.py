@@ -17,6 +17,7 @@ from feature_repo.lake.log_to_lake import drain
 from feature_repo.lake.past import Past
 from feature_repo.log.event_log import Busy, EventLog, open_log, shard_key
 from feature_repo.settings import Settings
+from feature_repo.stream.live import Held
 from feature_repo.stream.processor import forget
 from feature_repo.stream.slow_lane import Lanes
 
@@ -196,9 +197,10 @@ class Behind:
         """Not known without asking."""
         return False
 
-    def known(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether a copy of it was applied before."""
-        return self.history.known([(shard_key(e), e.message_id) for e in events])
+    def known(self, events: Sequence[Event]) -> list[Held | None]:
+        """For each event the copy that was applied before."""
+        rows = self.history.known([(shard_key(e), e.message_id) for e in events])
+        return [Held(row) if row else None for row in rows]
 
     def claims(self, anonymous_ids: Sequence[str]) -> dict[str, set[str]]:
         """The users whom events that are applied have said each of these anonymous ids to be."""

@@ -24,6 +24,7 @@ from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.event_log import shard_key
 from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings, now_us
+from feature_repo.stream.live import Held
 from feature_repo.stream.processor import Processor
 from feature_repo.stream.stream import Stream
 
@@ -160,10 +161,14 @@ class Pending:
         self._claims = {a: of for a, of in self._claims.items() if max(of.values()) > applied}
         self._full = max(AT_ONCE, 2 * (len(self._copies) + len(self._until)))
 
-    def known(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether a copy of it was accepted before."""
+    def known(self, events: Sequence[Event]) -> list[Held | None]:
+        """For each event the copy that was accepted before; which one counts is not known until all are applied."""
         keys = [(shard_key(e), e.message_id) for e in events]
-        return [k in self._copies or there for k, there in zip(keys, self.history.known(keys), strict=True)]
+        with self._lock:  # first: what is applied from here on is in the history when it is read
+            applied = self._stream.applied
+            waiting = {k for k in keys if self._copies.get(k, 0) > applied}
+        rows = zip(keys, self.history.known(keys), strict=True)
+        return [Held(None) if k in waiting else (Held(row) if row else None) for k, row in rows]
 
     def claims(self, anonymous_ids: Sequence[str]) -> dict[str, set[str]]:
         """The users whom accepted events have said each of these anonymous ids to be."""

@@ -6,15 +6,21 @@ a broker:   append ─► broker ─► workers (workers.py) ─► history, onl
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from feature_repo.contract.events import Event
 from feature_repo.erasing.erasure import Plan
 from feature_repo.erasing.tombstones import Tombstones
-from feature_repo.history.history_store import HistoryStore
+from feature_repo.history.history_store import HistoryStore, Row
 from feature_repo.settings import Settings
+
+
+class Held(NamedTuple):
+    """A copy of an event was accepted before. row: the one that counts; None: which one counts is not known yet."""
+
+    row: Row | None
 
 
 class Known(Protocol):
@@ -31,8 +37,8 @@ class Known(Protocol):
         """Whether it is known here that this person's row has changed by a time, and is not written yet."""
         ...
 
-    def known(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether a copy of it was accepted before, as far as can be told from here."""
+    def known(self, events: Sequence[Event]) -> list[Held | None]:
+        """For each event the copy that was accepted before; None: there is none, as far as can be told from here."""
         ...
 
     def claims(self, anonymous_ids: Sequence[str]) -> Mapping[str, Set[str]]:

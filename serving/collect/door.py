@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from feature_repo.contract.declared import flagged
@@ -22,9 +23,10 @@ from feature_repo.contract.origin import Origin, note, origin_of
 from feature_repo.domain import Domain
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.erasing.tombstones import ERASED, TOLD, Tombstones
-from feature_repo.history.history_store import EDGES
+from feature_repo.history.history_store import EDGES, Row, row_of
 from feature_repo.lake.quarantine import Quarantine, Quarantined
 from feature_repo.log.event_log import Busy, shard_key
+from feature_repo.stream.live import Held
 from serving.asgi import Refused
 from serving.collect.identity import NOBODY, Sender
 from serving.collect.request import decoded, one
@@ -36,6 +38,7 @@ AT_ONCE = 25
 """Events that are judged without letting other requests in between."""
 RETRY_AFTER_S = 5.0
 """When to try again after the log or the quarantine failed, as with a full disk."""
+Copy = Literal["same", "replaced", "unused"]
 _USER_HASH = re.compile(rb'("userHash"\s*:\s*)"[^"\\]*"')
 """The signature of a user id in the JSON of a refused event, which is kept without it."""
 T = TypeVar("T")
@@ -49,6 +52,14 @@ class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     status: Literal["accepted", "duplicate", "refused"]
     reason: str | None = None
     detail: str | None = None
+    copy: Annotated[
+        Copy | None,
+        Meta(
+            description="Of a duplicate. same: it has the timestamp and the content of the copy that counts. replaced: "
+            "this copy counts from now on. unused: another copy counts. Absent: it is not known yet which one counts, "
+            "because an earlier copy has not been applied."
+        ),
+    ] = None
 
 
 class Unwanted(msgspec.Struct, frozen=True):
@@ -75,7 +86,7 @@ class Log(Protocol):
 class Door:
     """Takes events in for one domain.
 
-    known: for each of some events, whether a copy of it came before. It is called in one thread and may wait.
+    known: for each of some events the copy that came before. It is called in one thread and may wait.
     claims: the users whom accepted events have said each of some anonymous ids to be. As `known`.
     enrich: adds to events what is known of them.
     erased: of whom nothing more is taken. consent: of whom nothing is taken as long as they wish.
@@ -86,7 +97,7 @@ class Door:
         domain: Domain,
         log: Log,
         quarantine: Quarantine,
-        known: Callable[[Sequence[Event]], list[bool]] | None = None,
+        known: Callable[[Sequence[Event]], Sequence[Held | None]] | None = None,
         claims: Callable[[Sequence[str]], Mapping[str, Set[str]]] | None = None,
         enrich: Enrichment | None = None,
         erased: Tombstones | None = None,
@@ -114,13 +125,15 @@ class Door:
         """
         judged = await self._judge(raws, received_us, sender)
         events = [e for e in judged if type(e) is Event]
-        again, fresh = _copies(events)
+        firsts, fresh = _copies(events)
+        before: Sequence[Held | None] = [None] * len(events)
+        kept = dict[int, Event]()
         try:
             if self._known and events:
                 before = await _in(self._asking, self._known, events)
-                again = [a or b for a, b in zip(again, before, strict=True)]
             if fresh:
-                await self._take(await self._enrich(fresh) if self._enrich else fresh, sender)
+                taken = await self._take(await self._enrich(fresh) if self._enrich else fresh, sender)
+                kept = {id(event): as_kept for event, as_kept in zip(fresh, taken, strict=True)}
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
                 await _in(self._keeping, self._keep, refused, received_us)
         except Busy:
@@ -128,8 +141,10 @@ class Door:
         except Exception as e:
             _log.exception("events cannot be stored")
             raise Busy(f"events cannot be stored ({type(e).__name__})", RETRY_AFTER_S) from e
-        copies = iter(again)
-        receipts = [_receipt(raw, e, type(e) is Event and next(copies)) for raw, e in zip(raws, judged, strict=True)]
+        copies = _fates([kept[id(first)] for first in firsts], before)
+        receipts = [
+            _receipt(raw, e, *(next(copies) if type(e) is Event else ())) for raw, e in zip(raws, judged, strict=True)
+        ]
         self.counted.update((r.status, r.reason or "") for r in receipts)
         self.flagged.update(path for event in fresh for path in flagged(self._domain, event.context))
         return receipts
@@ -137,7 +152,7 @@ class Door:
     async def check(self, raws: Sequence[bytes], received_us: int, sender: Sender = NOBODY) -> list[Receipt]:
         """The receipts that `accept` would give, for events that nobody has seen; nothing is kept."""
         judged = await self._judge(raws, received_us, sender)
-        return [_receipt(raw, e, False) for raw, e in zip(raws, judged, strict=True)]
+        return [_receipt(raw, e) for raw, e in zip(raws, judged, strict=True)]
 
     def decline(self, raws: Sequence[bytes], detail: str) -> list[Receipt]:
         """The receipts of events that are not wanted collected; they are not even looked at."""
@@ -191,14 +206,15 @@ class Door:
             return False
         return self._erased.refuses(event) if isinstance(event, Event) else self._erased.mentioned(event)
 
-    async def _take(self, events: Sequence[Event], sender: Sender) -> None:
-        """Hand events on, once it is decided which of their identity links count."""
+    async def _take(self, events: Sequence[Event], sender: Sender) -> list[Event]:
+        """Hand events on, once it is decided which of their identity links count; returns them as they are kept."""
         claimed: Mapping[str, Set[str]] = {}
         devices = list({str(e.anonymous_id): None for e in events if _links(e)})
         if sender.browser and devices and self._claims:
             claimed = await _in(self._asking, self._claims, devices)
         with self._claiming.of(events, claimed) as decided:
             await self._append(decided)
+        return decided
 
     def _append(self, events: Sequence[Event]) -> "asyncio.Future[list[int] | None]":
         """Hand events on, without those whose sender was erased since they were judged."""
@@ -279,21 +295,48 @@ async def _in(threads: ThreadPoolExecutor, act: Callable[..., T], *arguments: An
     return await asyncio.get_running_loop().run_in_executor(threads, act, *arguments)
 
 
-def _copies(events: Sequence[Event]) -> tuple[list[bool], list[Event]]:
-    """For each event whether it is a copy of one before it, and the events without exact copies of the first."""
+def _copies(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """The events, the first of its message in place of each exact copy, and the events without exact copies."""
     seen: dict[tuple[str, str], Event] = {}
-    again, fresh = list[bool](), list[Event]()
+    found, fresh = list[Event](), list[Event]()
     for event in events:
         first = seen.setdefault((shard_key(event), event.message_id), event)
-        again.append(first is not event)
         if first is event or first != event:
             fresh.append(event)
-    return again, fresh
+            found.append(event)
+        else:
+            found.append(first)
+    return found, fresh
 
 
-def _receipt(raw: bytes, judged: Judged, again: bool) -> Receipt:
+def _fates(events: Sequence[Event], before: Sequence[Held | None]) -> Iterator[tuple[bool, Copy | None]]:
+    """For each event, as it is kept, whether it is a copy of an earlier one, and what became of the copy.
+
+    before: the copies that came before these events, see `Known.known`.
+    """
+    keys = [(shard_key(event), event.message_id) for event in events]
+    times = Counter(keys)
+    counting: dict[tuple[str, str], Row | None] = {}
+    for key, event, held in zip(keys, events, before, strict=True):
+        if held is None and times[key] == 1:
+            yield False, None
+            continue
+        row, first = row_of(0, event), key not in counting
+        best = counting.setdefault(key, held.row if held else row)
+        if best is None or (first and held is None):
+            yield best is None, None
+        elif (row.ts_us, row.content_hash) == (best.ts_us, best.content_hash):
+            yield True, "same"
+        elif row.rank[:-1] < best.rank[:-1]:
+            counting[key] = row
+            yield True, "replaced"
+        else:
+            yield True, "unused"
+
+
+def _receipt(raw: bytes, judged: Judged, again: bool = False, copy: Copy | None = None) -> Receipt:
     if isinstance(judged, Event):
-        return Receipt(judged.message_id, "duplicate" if again else "accepted")
+        return Receipt(judged.message_id, "duplicate" if again else "accepted", copy=copy)
     message_id = _look(raw).get("messageId")
     shown = message_id[:MAX_MESSAGE_ID].encode(errors="replace").decode() if type(message_id) is str else None
     return Receipt(shown, "refused", str(judged.reason), judged.detail)

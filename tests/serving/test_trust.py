@@ -33,6 +33,13 @@ class Keyed(Service):
         answer = self.ask("POST", "/v1/batch", json={"batch": list(events)}, headers=basic)
         return [(r["status"], r.get("reason")) for r in answer.json()["receipts"]]
 
+    def copies(self, key: str, *events: dict[str, Any]) -> list[str | None]:
+        """What the receipts say became of copies of accepted events."""
+        basic = {"authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+        answer = self.ask("POST", "/v1/batch", json={"batch": list(events)}, headers=basic)
+        assert {r["status"] for r in answer.json()["receipts"]} == {"duplicate"}
+        return [r.get("copy") for r in answer.json()["receipts"]]
+
     def held(self, user: str) -> list[str]:
         """The message ids of a user's export."""
         answer = self.ask("GET", f"/v1/users/{user}")
@@ -175,3 +182,17 @@ def test_a_copy_by_a_public_key_does_not_replace_what_is_held(keyed: Callable[..
         assert service.sent(PUBLIC, mine | early)[0][0] == "duplicate"
     events = service.ask("GET", f"/v1/users/{VICTIM}").json()["events"]
     assert [e["properties"]["feature"] for e in events] == ["true", "true"]
+
+
+def test_the_receipt_says_which_copy_counts(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    order = event(5, VICTIM, None, properties={"feature": "sent"})
+    early = {"timestamp": "2025-01-01T00:00:00Z", "properties": {"feature": "early"}}
+    assert service.sent(PUBLIC, order) == [("accepted", None)]
+    clicks(service, VICTIM)  # waits until it is applied
+    assert service.copies(PUBLIC, order, order | early) == ["same", "unused"]
+    assert service.copies(SERVER, order | early)[0] in ("replaced", None)  # None: the copies before are not applied yet
+    clicks(service, VICTIM)
+    assert service.copies(SERVER, order | early, order) == ["same", "unused"]
+    (kept,) = service.ask("GET", f"/v1/users/{VICTIM}").json()["events"]
+    assert kept["properties"]["feature"] == "early"

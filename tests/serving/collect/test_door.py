@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from feature_repo.contract.events import Event
 from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.history.history_store import row_of
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.event_log import Busy
+from feature_repo.stream.live import Held
 from serving.collect.door import AT_ONCE, Door
 
 NOW = 1_767_261_600_000_000
@@ -81,12 +83,24 @@ def test_copies_are_told_and_only_exact_ones_left_out(make_door: Callable[..., D
     assert len(log.events) == 4  # the earlier copy is the one that counts
 
 
+def test_the_receipt_says_what_became_of_a_copy(make_door: Callable[..., Door], log: Any) -> None:
+    earlier, later = raw(timestamp="2026-01-01T08:00:00Z"), raw(timestamp="2026-01-01T08:30:00Z")
+    raws = [raw(), raw(), earlier, raw(), later, earlier]
+    in_one_request = asyncio.run(make_door().accept(raws, NOW))
+    assert [r.copy for r in in_one_request] == [None, "same", "replaced", "unused", "unused", "same"]
+    best = min((row_of(0, event) for event in log.events), key=lambda row: row.rank)
+    for held, became in ((best, ["unused", "same"]), (None, [None, None])):
+        door = make_door(known=lambda events, held=held: [Held(held)] * len(events))
+        receipts = asyncio.run(door.accept([later, earlier], NOW + 1))
+        assert [(r.status, r.copy) for r in receipts] == [("duplicate", copy) for copy in became]
+
+
 def test_what_was_known_before_is_a_duplicate_and_is_kept(make_door: Callable[..., Door], log: Any) -> None:
     asked: list[str] = []
 
-    def known(events: Sequence[Event]) -> list[bool]:
+    def known(events: Sequence[Event]) -> list[Held | None]:
         asked.append(threading.current_thread().name)
-        return [e.message_id == "m1" for e in events]
+        return [Held(None) if e.message_id == "m1" else None for e in events]
 
     door = make_door(known=known)
     assert [s for s, _ in accept(door, raw(), b"{", raw(messageId="m2"))] == ["duplicate", "refused", "accepted"]
