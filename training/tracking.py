@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.settings import Settings
+from training import artifacts
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -32,6 +33,7 @@ def connect(settings: Settings) -> Any:
     """The `mlflow` module, pointed at the tracking address of the settings."""
     _quiet()
     settings.home.mkdir(parents=True, exist_ok=True)
+    artifacts.follow(settings)
     import mlflow
 
     mlflow.set_tracking_uri(settings.tracking_uri)
@@ -62,7 +64,7 @@ def experiment(settings: Settings) -> str:
     if (found := c.get_experiment_by_name(model_name(settings))) is not None:
         return str(found.experiment_id)
     local = settings.tracking_uri.startswith("sqlite:")
-    folder = (settings.home / "mlartifacts").as_uri() if local else None
+    folder = artifacts.folder(settings) if local else None
     return str(c.create_experiment(model_name(settings), artifact_location=folder))
 
 
