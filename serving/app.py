@@ -47,12 +47,15 @@ from serving.segments.channels.running import STREAM, Channels
 from serving.users import ANONYMOUS_USERS, Users
 from serving.users import METHODS as USER_METHODS
 from serving.users import PATH as USERS
+from serving.why.page import POLICY
 
 Request = TypeVar("Request")
 
 LIMITS = {"/v1/decide": 64 * 1024, "/v1/decide/batch": 1024 * 1024}
 """Largest body in bytes, by route."""
 QUARANTINE, METRICS = "/v1/quarantine", "/metrics"
+
+DOCS_POLICY = ((b"content-security-policy", POLICY),)
 
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
@@ -81,7 +84,7 @@ class App:
         self._decides = {"/v1/decide": self._decide, "/v1/decide/batch": self._batch}
         self._pages: dict[str, Callable[[], Answer]] = {
             "/": lambda: Answer(b"", 307, b"text/plain", ((b"location", b"docs"),)),
-            "/docs": lambda: Answer(docs.page().encode(), content_type=b"text/html; charset=utf-8"),
+            "/docs": lambda: Answer(docs.page().encode(), 200, b"text/html; charset=utf-8", DOCS_POLICY),
             "/openapi.json": lambda: Answer(self._document),
             "/healthz": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),
             "/livez": lambda: Answer(b"\n", content_type=b"text/plain; charset=utf-8"),

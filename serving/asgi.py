@@ -17,6 +17,12 @@ Part = TypeVar("Part")
 JSON = b"application/json"
 HANG_UP = (b"connection", b"close")
 """Goes with an answer that is given before the body is read: the rest of it is not waited for."""
+GUARDS: tuple[Header, ...] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+"""Headers of every answer that does not say otherwise: not kept, not taken for another type, in no frame."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -103,12 +109,19 @@ async def read_body(
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def guards(given: tuple[Header, ...]) -> list[Header]:
+    """Those of GUARDS that are not among the given headers."""
+    names = {name for name, _ in given}
+    return [guard for guard in GUARDS if guard[0] not in names]
+
+
 async def send_answer(answer: Answer, head: bool, send: Send) -> None:
     """Send an answer; without its body for HEAD."""
     headers = [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
         *answer.headers,
+        *guards(answer.headers),
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else answer.body})

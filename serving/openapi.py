@@ -152,7 +152,7 @@ def _users_by(path: str, suffix: str, who: Json) -> Json:
         "405": "Another method than GET and DELETE.",
         "409": "This anonymous id belongs to somebody who is known by a user id.",
         "422": "No such id or parameter can be.",
-        "503": "The service is starting, or another process takes the events in.",
+        "503": "The service is starting, another process takes the events in, or nothing can be written.",
     }
     unknown = {"404": "Nobody is known by that id.", "410": "This person was erased."}
     wished = {"204": {"description": "Recorded."}} | _problems(

@@ -20,7 +20,7 @@ from feature_repo.command import PRIVATE
 from feature_repo.settings import SOURCE
 from feature_repo.storage import DamagedFile
 from feature_repo.stream.garbage import spare_what_is_there
-from serving import bento, http_limits, wiring
+from serving import bento, http_limits, log_limits, wiring
 from serving.app import App
 from serving.auth import Keys, check_address
 from serving.collect.routes import Options
@@ -42,6 +42,7 @@ except ValueError as error:  # Bento shows its own exceptions as one line, other
     raise BentoMLException(str(error)) from None
 app = App(Keys(SETTINGS.server_keys), collect=Options.of(SETTINGS))
 http_limits.install()
+log_limits.install()
 
 
 def end_with(parent: int) -> None:

@@ -4,6 +4,8 @@ lake and log ─► profile, events   online store ─► features   journal ─
 """
 
 import asyncio
+import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -33,6 +35,7 @@ from serving.segments.keeper import Keeper
 from serving.times import rfc3339
 from serving.why.route import Reasons
 
+_log = logging.getLogger("bentoml.serve.firstmile")
 PATH, ANONYMOUS_USERS = "/v1/users/", "/v1/anonymous/"
 """The routes by user id, and those by an anonymous id that was not identified."""
 OPT_OUT, WHY = "/opt-out", "/why"
@@ -189,7 +192,8 @@ class Users:
 
         Raises:
             Refused: 404 nobody is known by that id, 409 it is an anonymous id of somebody known, 410 the person was
-                erased, 422 what no id or parameter can be, 503 another process takes the events in.
+                erased, 422 what no id or parameter can be, 503 another process takes the events in, or nothing can be
+                written.
         """
         if not 0 < len(person.removeprefix(ANONYMOUS)) <= LONGEST:
             raise Refused(422, "invalid_request", f"expected an id of 1 to {LONGEST} characters", "id")
@@ -203,6 +207,12 @@ class Users:
             return await self._get(person, parameters(query))
         except KnownError as e:
             raise Refused(409, "identified", str(e), "id") from None
+        except (OSError, sqlite3.OperationalError) as e:  # a full disk is no fault of the program
+            if method == "GET":
+                raise
+            _log.error("an opt-out or erasure cannot be recorded: %s: %s", type(e).__name__, e)
+            told = "it cannot be recorded now; ask again in a moment"
+            raise Refused(503, "busy", told, None, (b"retry-after", b"1")) from None
 
     def _opt(self, out: bool, person: str) -> Answer:
         """Out: nothing more is collected of them, and they leave every segment. Else all of that begins again."""

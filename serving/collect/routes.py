@@ -93,7 +93,9 @@ class Collector:
 
     def methods(self, path: str) -> str | None:
         """The methods of a route, as an Allow header has them; None: it is none of these."""
-        if path == SNIPPET or _settings_key(path) is not None:
+        if path == SNIPPET:
+            return "GET, HEAD"
+        if _settings_key(path) is not None:
             return "GET"
         return METHODS.get(_plain(path))
 
@@ -110,7 +112,7 @@ class Collector:
         try:
             if method == "OPTIONS":
                 return Answer(b"", 204, headers=self._cors.preflight(headers, methods))
-            if path == SNIPPET:
+            if path == SNIPPET and method in ("GET", "HEAD"):
                 return snippet.answer(headers)
             cors = self._cors.headers(headers)
             if method not in methods.split(", "):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -519,3 +520,17 @@ def test_an_erasure_that_was_killed_is_finished_at_the_next_start(
     kept = [*OTHERS, event(21, OTHER, properties={"feature": KEPT})]
     until(lambda: not service.live.pending.history.waiting(now_us()))
     assert features(service, OTHER) == defined(OTHER, kept, now_us())
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_what_cannot_be_written_is_503(new_service: Callable[[], Service], method: str) -> None:
+    service = new_service()
+    url = f"/v1/users/{OTHER}/opt-out" if method == "PUT" else f"/v1/users/{OTHER}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        answer = service.ask(method, url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "busy", "1")
+    assert service.ask(method, url).status_code in (200, 204)

@@ -269,6 +269,25 @@ def test_other_methods(make_collector: Make, ask: Ask, path: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, METHODS[path])
 
 
+@pytest.mark.parametrize("path", ["/firstmile.js", "/console", "/console/demo", "/console/style.css", "/docs"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "TRACE"])
+def test_files_are_only_read(make_collector: Make, ask: Ask, path: str, method: str) -> None:
+    answer = ask(make_collector(), method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert ask(make_collector(), "HEAD", path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs", "/openapi.json", "/healthz", "/none", "/v1/quarantine", "/firstmile.js", "/track"]
+)
+def test_every_answer_says_that_it_is_in_no_frame_and_of_no_other_type(
+    make_collector: Make, ask: Ask, path: str
+) -> None:
+    headers = ask(make_collector(), "GET", path).headers
+    assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+    assert headers["cache-control"] == ("public, max-age=3600" if path == "/firstmile.js" else "no-store")
+
+
 def test_the_quarantine_shows_what_was_refused(make_collector: Make, ask: Ask, keys: Any) -> None:
     app = make_collector()
     bad = [track(messageId=f"m{n}", event="Nonsense") for n in range(5)]
