@@ -19,6 +19,7 @@ Features, decisions and reports are about a moment, and by default that moment i
 clock in its time, with the same value for every command: `FIRSTMILE_NOW=2014-10-29T00:00:00Z python -m serving serve`.
 Each process's clock starts there and runs on. It is the clock of decisions, of the times at which events arrive, and of
 the correction of senders' clocks. Without it a service over old data scores everybody as long gone.
+It says so then, in the reasons of its decisions and in its log.
 """
 
 

@@ -22,6 +22,7 @@ from serving.decide import Asked, Model, Placed, Receipt, Situation, Snapshot, U
 from serving.decision_log import DecisionLog
 from serving.metrics import Metrics
 from serving.models import Champion
+from serving.past_data import PastData
 from serving.playbook import Playbook
 from serving.schema import Decision, DroppedElement, ModelRef, Variant
 from serving.segments.keeper import Keeper
@@ -107,19 +108,20 @@ class Engine:
         consent: Consent | None = None,
         explainer: Explainer | None = None,
         paused: Callable[[], tuple[str, ...]] = tuple,
+        past_data: PastData | None = None,
         clock: Callable[[], int] = now_us,
         chance: Callable[[], int] = lambda: random.getrandbits(62),
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         """keeper: follows people; without one rules remember nothing. consent: who has opted out; null: nobody.
         explainer: says why in words; null: nothing does.
-        paused: experiments that are.
+        paused: experiments that are. past_data: says when all data are too old; None: nothing does.
         """
         self.reader, self.champion, self.playbook, self.log, self.keeper = reader, champion, playbook, log, keeper
         self.consent, self.explainer = consent, explainer
         self.metrics = Metrics()
         self.store_error: str | None = None
-        self._paused = paused
+        self._paused, self.past_data = paused, past_data
         self._clock, self._chance, self._timeout_s = clock, chance, read_timeout_s
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="features")
         self._slow_threads = ThreadPoolExecutor(SLOW, thread_name_prefix="features, slow lanes")
@@ -258,6 +260,9 @@ class Engine:
                 found = Unavailable(SET_ASIDE)
         elif stale and isinstance(found, Snapshot):
             found = msgspec.structs.replace(found, note=STALE)
+        old = self.past_data.reason(at) if self.past_data and isinstance(found, Snapshot) else None
+        if isinstance(found, Snapshot) and old is not None:
+            found = msgspec.structs.replace(found, note=f"{found.note}; {old}" if found.note else old)
         model = self.champion.model
         asked, situation = Asked(user_id, at, decision_id(at, self._chance())), self._situation(user_id, person, at)
         receipt, placed = decide(asked, found, situation, model, self.playbook)

@@ -92,7 +92,7 @@ class Firstmile:
         app.engine = wiring.engine(settings, folder, live=self.live)
         self.announcer = None
         if self.live is not None:
-            app.door = wiring.door(settings, self.live, app.engine.consent)
+            app.door = wiring.door(settings, self.live, app.engine.consent, app.engine.past_data)
             self.announcer = wiring.announcer(settings, app.engine, self.live)
         if self.announcer is not None:
             app.channels = wiring.channels(settings, app.engine, self.announcer)

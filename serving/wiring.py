@@ -26,6 +26,7 @@ from serving.erasing import Erasing
 from serving.experiments.paused import Pauses
 from serving.features import Reader, with_elapsed
 from serving.models import Champion, from_folder, from_registry
+from serving.past_data import PastData
 from serving.playbook import Playbook, Shelf
 from serving.rules import Rules
 from serving.segments.announcer import Announcer
@@ -94,7 +95,8 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
         Shelf(settings).keep(book)
     follows = keeper(settings, domain, book, live, holder) if live else None
     consent, paused = Consent(settings.state), Pauses(settings.state)
-    return Engine(reader, holder, book, log, follows, consent, Explainer(domain), lambda: paused.names)
+    past = PastData(settings.lake, domain.horizon).start(now_us())
+    return Engine(reader, holder, book, log, follows, consent, Explainer(domain), lambda: paused.names, past)
 
 
 def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holder: Champion) -> Keeper:
@@ -152,12 +154,13 @@ def fits(model: Model, reader: Reader, book: Playbook) -> str | None:
     return None
 
 
-def door(settings: Settings, live: Live, consent: Consent | None = None) -> Door:
-    """Where events come in. consent: of whom none are taken."""
+def door(settings: Settings, live: Live, consent: Consent | None = None, past_data: PastData | None = None) -> Door:
+    """Where events come in. consent: of whom none are taken. past_data: is told of accepted events."""
     domain = domains.load(settings.domain)
     enrich = Enrichment(domain) if domain.enrich else None
     quarantine, pending = Quarantine(settings.quarantine), live.pending
-    return Door(domain, live, quarantine, pending.known, pending.claims, enrich, live.erased, consent)
+    accepted = past_data.see if past_data else lambda _: None
+    return Door(domain, live, quarantine, pending.known, pending.claims, enrich, live.erased, consent, accepted)
 
 
 def users(settings: Settings, live: Live | None, collector: Door | None, engine: Engine) -> Users:

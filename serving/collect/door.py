@@ -90,6 +90,7 @@ class Door:
     claims: the users whom accepted events have said each of some anonymous ids to be. As `known`.
     enrich: adds to events what is known of them.
     erased: of whom nothing more is taken. consent: of whom nothing is taken as long as they wish.
+    on_accepted: is called with events once they are durable; it must not wait.
     """
 
     def __init__(
@@ -102,8 +103,9 @@ class Door:
         enrich: Enrichment | None = None,
         erased: Tombstones | None = None,
         consent: Consent | None = None,
+        on_accepted: Callable[[Sequence[Event]], object] = lambda _: None,
     ) -> None:
-        self._consent = consent
+        self._consent, self._on_accepted = consent, on_accepted
         self._domain, self._events, self._quarantine, self._erased = domain, log, quarantine, erased
         self._known, self._claims, self._enrich = known, claims, enrich
         self._claiming = Claims()
@@ -133,6 +135,7 @@ class Door:
                 before = await _in(self._asking, self._known, events)
             if fresh:
                 taken = await self._take(await self._enrich(fresh) if self._enrich else fresh, sender)
+                self._on_accepted(fresh)
                 kept = {id(event): as_kept for event, as_kept in zip(fresh, taken, strict=True)}
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
                 await _in(self._keeping, self._keep, refused, received_us)
