@@ -1,6 +1,6 @@
 """What a domain is: the one module that a product needs to be known to Firstmile."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from feature_repo.declaration import findings, nearest
 from feature_repo.settings import Settings
-from feature_repo.vocabulary import Column, Elapsed, Feature, Scalar, feature_type, leaves, windows
+from feature_repo.vocabulary import Column, Elapsed, Feature, First, Last, Scalar, Term, feature_type, leaves, windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 BUILT_IN = {"type": "string", "name": "string", "day": "int64", "part_of_day": "string"}
 """Columns that every history has: the event's type and name, its UTC day number since 1970, and the part of
 the UTC day (night 0-5, morning 6-11, afternoon 12-17, evening 18-23)."""
+
+
+def _told_columns(leaf: Term) -> set[str]:
+    """The columns whose values a term without parts gives away: the one it shows, and those that it asks for."""
+    shown = {leaf.column} if isinstance(leaf, First | Last) else set()
+    return shown | {column for column, _ in getattr(leaf, "where", ())}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,9 @@ class Domain:
         another type is flagged, see vocabulary.Column.
     segments: from the lowest score to the highest.
     attainable(settings, rows) gives the true probabilities of rows (user_id, now_us) where the source knows them.
-    slices: names of string features over which a model must hold up.
+    slices: names of string features over which a model must hold up; sensitive ones may be among them.
+    sensitive: names of features that nothing may be decided by: no rule, no model and no persona reads them. They are
+        still stored, served, exported and compared over slices.
     enrich: what events are given on their way in, in this order.
     acts: what people can do more of; the outcome itself is none. said: features as nouns in a sentence to the person,
         for those whose `doc` up to its first colon is none.
@@ -117,6 +125,7 @@ class Domain:
     enrich: tuple["Step", ...] = ()
     acts: tuple[Act, ...] = ()
     said: Mapping[str, str] = field(default_factory=dict)
+    sensitive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the declaration as a whole, when the program starts.
@@ -142,6 +151,7 @@ class Domain:
             if types.get(s) != "string":
                 strings = [name for name, kind in types.items() if kind == "string"]
                 raise ValueError(f"domain {self.name}: slice {s!r} is no string feature{nearest(s, strings)}")
+        self._check_sensitive(names)
         for act in self.acts:
             if undeclared := sorted(set(act.columns) - set(self.column_types)):
                 raise ValueError(f"domain {self.name}: act {act.one!r} has undeclared columns: {', '.join(undeclared)}")
@@ -159,6 +169,38 @@ class Domain:
                         f"domain {self.name}: column {c.name} reads {c.path} as {c.type}, "
                         f"to which enrichment adds {path} as {kind}"
                     )
+
+    def _check_sensitive(self, names: Sequence[str]) -> None:
+        """Every sensitive feature exists, nothing is decided by one, and no other feature says the same.
+
+        Raises:
+            ValueError: one of these does not hold.
+        """
+        for unknown in sorted(set(self.sensitive) - set(names)):
+            hint = nearest(unknown, names)
+            raise ValueError(f"domain {self.name}: sensitive {unknown!r} is no feature{hint}")
+        if self.label.done in self.sensitive:
+            raise ValueError(
+                f"domain {self.name}: label {self.label.name} is done by {self.label.done}, a sensitive feature"
+            )
+        for act in self.acts:
+            if act.needs in self.sensitive:
+                raise ValueError(f"domain {self.name}: act {act.one!r} needs {act.needs}, a sensitive feature")
+        terms = {f.name: f.term for f in self.features}
+        told = {t.column: n for n in self.sensitive if isinstance(t := terms.get(n), First | Last)}
+        read = {n: {c for leaf in leaves(t) for c in _told_columns(leaf)} for n, t in terms.items()}
+        same = [(n, told[c]) for n, columns in read.items() for c in sorted(columns & set(told))]
+        same += [(e.name, e.of) for e in self.elapsed if e.of in self.sensitive]
+        for name, other in same:
+            if name not in self.sensitive:
+                raise ValueError(
+                    f"domain {self.name}: feature {name} tells what the sensitive {other} does: "
+                    "name it under sensitive too"
+                )
+
+    def sensitive_among(self, names: Iterable[str]) -> list[str]:
+        """Those of the features that are sensitive, sorted, each once."""
+        return sorted(set(self.sensitive).intersection(names))
 
     @property
     def column_types(self) -> dict[str, str]:

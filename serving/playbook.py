@@ -78,7 +78,7 @@ def for_domain(domain: Domain) -> Playbook:
         ValueError: with all that is wrong in the first file that does not fit.
     """
     asked = rules.for_domain(domain)
-    shown = policy.for_domain(domain, {name: s.features for name, s in asked.declared.items()})
+    shown = policy.for_domain(domain, asked.segments)
     segments = [*policy.segment_names(domain), *asked.segments]
     tried = parsing.for_domain(domain, [e.name for e in shown.elements], segments)
     return Playbook(shown, asked, tried, domain.label)

@@ -87,7 +87,7 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
     reader = Reader(settings, domain, live)
     reader.connect()
     holder = champion(settings, folder)
-    holder.fits = lambda model: fits(model, reader, book)
+    holder.fits = lambda model: fits(model, domain, reader, book)
     holder.start()
     erased = live.erased if live else Tombstones(settings.state)
     log = DecisionLog(settings.decisions, erased=erased.covers).start() if logged else None
@@ -135,15 +135,21 @@ def channels(settings: Settings, engine: Engine, announcer: Announcer) -> Channe
     return running.start(settings, engine.keeper.journal, announcer)
 
 
-def fits(model: Model, reader: Reader, book: Playbook) -> str | None:
+def fits(model: Model, domain: Domain, reader: Reader, book: Playbook) -> str | None:
     """Whether the service can work with a model, asked before it is put in place.
 
     Gives what to say of a persona that the rules read and the model does not know: their names come and go with models.
 
     Raises:
-        ModelFault: it needs a feature that the online store does not hold, or has a segment without a journey.
+        ModelFault: it reads a sensitive feature, needs one that the online store does not hold, or has a segment
+            without a journey.
     """
     who = f"{model.name} version {model.version}"
+    if barred := domain.sensitive_among(getattr(model, "reads", model.features)):
+        raise ModelFault(
+            f"{who} reads {', '.join(barred)}, which domain {domain.name} declares sensitive: "
+            "train and promote another one"
+        )
     if lacking := reader.missing(model.features):
         raise ModelFault(f"{who} needs {', '.join(lacking)}, which the feature view does not hold: run `make apply`")
     if strange := [s for s in model.segments if s not in book.policy.segments]:

@@ -165,12 +165,12 @@ def feature_names(domain: Domain, version: int | None = None) -> list[str]:
 
 
 def inputs(domain: Domain, version: int | None = None) -> list[str]:
-    """The features that a model may learn from: all but the raw timestamps and the label's own `done`.
+    """The features that a model may learn from: all but sensitive ones, raw timestamps and the label's own `done`.
 
     A timestamp says in which year it is, which no later person shares; the elapsed features stand for it. `done` is 0
     for everybody in the population.
     """
-    left_out = {*timestamps(domain), domain.label.done}
+    left_out = {*domain.sensitive, *timestamps(domain), domain.label.done}
     return [n for n in feature_names(domain, version) if n not in left_out]
 
 

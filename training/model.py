@@ -74,6 +74,12 @@ class EngagementModel:
         self._behaviour = [self.features.index(i) for i in behaviour]
         self._done_at = self.features.index(self.done) if self.done in self.features else None
 
+    @property
+    def reads(self) -> list[str]:
+        """The features that score, segment or persona depend on, in the order of `features`."""
+        used = {*self._used, *self._behaviour, self._done_at}
+        return [name for at, name in enumerate(self.features) if at in used]
+
     def probabilities(self, rows: pd.DataFrame) -> np.ndarray:
         """(n,) calibrated probabilities of feature rows.
 

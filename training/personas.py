@@ -27,12 +27,12 @@ KNOWN = 0.8
 def behaviour(domain: Domain, version: int | None = None) -> list[Feature]:
     """The features that personas are made of: what a person has done, counted or timed.
 
-    Left out: attributes (first and last values: gender, country, device, plan, …, so nothing sensitive), points in
-    time, windows (they change by the passing of time alone: a persona says what somebody does, not when), weighted
-    sums and ratios by something that is a feature itself (they would count it twice), and whatever counts the events
-    of the label's outcome.
+    Left out: what the domain declares sensitive, attributes (first and last values: device, plan, …), points in time,
+    windows (they change by the passing of time alone: a persona says what somebody does, not when), weighted sums and
+    ratios by something that is a feature itself (they would count it twice), and whatever counts the events of the
+    label's outcome.
     """
-    stored = set(domain.service(version)[0])
+    stored = set(domain.service(version)[0]) - set(domain.sensitive)
     outcome = {leaf for f in domain.features if f.name == domain.label.done for leaf in leaves(f.term)}
     able = [f for f in domain.features if f.name in stored and _counts(f) and not outcome & set(leaves(f.term))]
     terms = {f.term for f in able}

@@ -70,7 +70,7 @@ def promote(settings: Settings, version: int | None = None, gate: Gate = Gate(),
     Either way the version gets the tags gate.verdict and gate.reason.
 
     Raises:
-        NoModelError: there is no version, or not that one.
+        NoModelError: there is no version, or not that one. ValueError: the version asked for reads a sensitive feature.
     """
     standing = registry.champion_version(settings)
     if version is not None:
@@ -89,7 +89,8 @@ def _unchanged(version: int) -> Verdict:
 
 
 def _force(settings: Settings, version: int, standing: int | None, reason: str) -> Verdict:
-    registry.load(settings, version)
+    if not (allowed := not_sensitive(domains.load(settings.domain), registry.load(settings, version))).passed:
+        raise ValueError(allowed.words)
     words = f"asked for by name, without the gate; the champion was {standing or 'none'}"
     verdict = Verdict(version, standing, True, [Check("asked for", True, f"{reason}: {words}" if reason else words)])
     _record(settings, verdict, "rolled back" if standing and version < standing else "forced")
@@ -104,7 +105,10 @@ def _record(settings: Settings, verdict: Verdict, outcome: str) -> None:
 
 
 def _gated(settings: Settings, version: int, standing: int | None, gate: Gate) -> Verdict:
-    """Both models on the newest holdout of the candidate's time, then every check."""
+    """Both models on the newest holdout of the candidate's time, then every check.
+
+    A champion that reads a sensitive feature, which the service refuses, is no rival: the base rate is.
+    """
     domain, facts = domains.load(settings.domain), registry.tags(settings, version)
     known = dataset.matured(dataset.observations(settings, int(facts["now_us"])))
     held = splits.newest_holdout(known, float(facts["holdout"]), int(facts["gap_us"]))
@@ -112,11 +116,15 @@ def _gated(settings: Settings, version: int, standing: int | None, gate: Gate) -
     rows = _rows_for(settings, candidate, held.holdout)
     p = candidate.probabilities(rows)
     base = labels(held.train).mean()
-    q = _standing_scores(settings, standing, held.holdout, rows, float(base))
+    champion = None if standing is None else registry.load(settings, standing)
+    rival = champion if champion is not None and not_sensitive(domain, champion).passed else None
+    q = _rival_scores(settings, rival, held.holdout, rows, float(base))
+    other = "the base rate" if rival is None else f"version {rival.version}"
     checks = [
         serves(settings, candidate),
+        not_sensitive(domain, candidate),
         unseen(int(facts["known_by_us"]), held.known_by_us),
-        *compare(domain, rows, p, q, "the base rate" if standing is None else f"version {standing}", gate),
+        *compare(domain, rows, p, q, other, gate),
         fast_enough(candidate, rows, gate),
         *served_right(settings),
     ]
@@ -149,13 +157,12 @@ def _rows_for(settings: Settings, model: EngagementModel, observed: pd.DataFrame
     return dataset.with_features(settings, observed, dataset.service_version(model.feature_service))
 
 
-def _standing_scores(
-    settings: Settings, standing: int | None, observed: pd.DataFrame, rows: pd.DataFrame, base: float
+def _rival_scores(
+    settings: Settings, model: EngagementModel | None, observed: pd.DataFrame, rows: pd.DataFrame, base: float
 ) -> np.ndarray:
     """(n,) what the champion says of the holdout, through its own feature service; without one, the base rate."""
-    if standing is None:
+    if model is None:
         return np.full(len(rows), base)
-    model = registry.load(settings, standing)
     own = rows if set(model.features) <= set(rows.columns) else _rows_for(settings, model, observed)
     return model.probabilities(own)
 
@@ -176,6 +183,14 @@ def serves(settings: Settings, model: EngagementModel) -> Check:
     missing = sorted(set(model.features) - given)
     words = f"lacks {', '.join(missing)}" if missing else f"has all {len(model.features)} features"
     return Check("feature service", not missing, f"feature service {model.feature_service} {words}")
+
+
+def not_sensitive(domain: Domain, model: EngagementModel) -> Check:
+    """The model reads no feature that the domain declares sensitive: the service would refuse it."""
+    barred = domain.sensitive_among(model.reads)
+    words = f"reads {', '.join(barred)}" if barred else "reads none of them"
+    of = f"domain {domain.name} declares {', '.join(domain.sensitive) or 'nothing'} sensitive"
+    return Check("sensitive features", not barred, f"{of}, and version {model.version} {words}")
 
 
 def unseen(known_by_us: int, begins_us: int) -> Check:

@@ -16,7 +16,7 @@ Found = Iterator[tuple[int, str, str]]
 
 def check(parsed: Parsed, known: Known, findings: Findings) -> None:
     """Add everything that is wrong in a policy whose parts are right each."""
-    for found in (_journeys, _sensitive, _kinds, _steps, _never, _fights, _limits, _boundaries):
+    for found in (_journeys, _kinds, _steps, _never, _fights, _limits, _boundaries):
         for line, wrong, todo in found(parsed, known):
             findings.add(line, wrong, todo)
 
@@ -32,24 +32,6 @@ def _journeys(parsed: Parsed, known: Known) -> Found:
                 f"segment {segment!r} has no journey: no element is for it",
                 "name it in the `for` of an element, or under `nothing_for` with the reason",
             )
-
-
-def _sensitive(parsed: Parsed, known: Known) -> Found:
-    """No segment that turns on a sensitive feature is known or used."""
-    barred = set(parsed.policy.sensitive)
-    uses = {s: sorted(barred.intersection(features)) for s, features in known.others.items()}
-    for segment, features in uses.items():
-        if features:
-            yield (
-                parsed.top["sensitive"].line,
-                f"segment {segment!r} turns on {', '.join(features)}, which is sensitive",
-                "change that segment, or take the feature out of `sensitive`",
-            )
-    for e in parsed.policy.elements:
-        for segment in e.segments:
-            if uses.get(segment):
-                wrong = f"{e.name} is for {segment!r}, which turns on {', '.join(uses[segment])}, which is sensitive"
-                yield parsed.line(e.name, "for"), wrong, "show it to another segment"
 
 
 def _kinds(parsed: Parsed, known: Known) -> Found:

@@ -4,9 +4,8 @@ The file is checked when the service starts; everything that is wrong is reporte
 to do. The file's form is described in policies/saas.yaml.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 
 from feature_repo.domain import Domain
 from feature_repo.settings import Settings
@@ -18,11 +17,6 @@ from serving.yaml_file import Entry, Findings
 
 FOLDER = Path(__file__).parent.parent / "policies"
 VARIABLE = "FIRSTMILE_POLICY"
-
-Segments = Mapping[str, Collection[str]]
-"""Segments by name, with the features that they turn on."""
-
-NONE: Segments = MappingProxyType({})
 
 
 class PolicyError(ValueError):
@@ -40,7 +34,7 @@ def location(domain: Domain) -> Path:
     return Settings().policy or FOLDER / f"{domain.name}.yaml"
 
 
-def for_domain(domain: Domain, rules: Segments = NONE, personas: Segments = NONE) -> Policy:
+def for_domain(domain: Domain, rules: Iterable[str] = (), personas: Iterable[str] = ()) -> Policy:
     """The domain's policy; a domain without a file gets the plain one (everybody sees `welcome`).
 
     rules, personas: as for `load`.
@@ -63,15 +57,16 @@ def plain(domain: Domain) -> Policy:
     )
 
 
-def load(file: Path, domain: Domain, rules: Segments = NONE, personas: Segments = NONE) -> Policy:
+def load(file: Path, domain: Domain, rules: Iterable[str] = (), personas: Iterable[str] = ()) -> Policy:
     """The policy in a YAML file, checked against the domain.
 
-    rules, personas: the segments beside the engagement segments, each with all features that it turns on.
+    rules, personas: names of the segments beside the engagement segments. None of them turns on a sensitive feature:
+    rules that read one are refused, and personas are not made of any.
 
     Raises:
         PolicyError: with all that is wrong in it, in the order of its lines.
     """
-    known = Known(domain, segment_names(domain), {**rules, **personas})
+    known = Known(domain, segment_names(domain), (*rules, *personas))
 
     def checked(root: Entry, findings: Findings) -> Policy | None:
         parsed = parse(root, known, findings)

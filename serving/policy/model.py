@@ -80,14 +80,13 @@ class Policy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
     """The policy of a domain.
 
     elements: in declared order. nothing_for: segments whose people are shown nothing at all, with the reason.
-    sensitive: features that no rule and no element may turn on. order: in which the segments of a person compose.
+    order: in which the segments of a person compose.
     """
 
     domain: str
     elements: tuple[Element, ...]
     nothing_for: dict[str, str]
     boundaries: Boundaries = Boundaries()
-    sensitive: tuple[str, ...] = ()
     order: tuple[str, ...] = SOURCES
 
     @classmethod

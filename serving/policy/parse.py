@@ -13,21 +13,16 @@ Entries = Mapping[str, Entry]
 
 @dataclass(frozen=True)
 class Known:
-    """What a policy may name: the domain's own segments, and others with the features that they turn on."""
+    """What a policy may name: the domain's own segments, and those of rules and personas."""
 
     domain: Domain
     own: tuple[str, ...]
-    others: Mapping[str, Collection[str]]
+    others: tuple[str, ...]
 
     @property
     def segments(self) -> tuple[str, ...]:
         """Every segment that an element can be for."""
         return (DEFAULT, *self.own, *self.others)
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The catalogue's features."""
-        return (*self.domain.feature_types, *(e.name for e in self.domain.elapsed))
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Parsed:
 
 def parse(root: Entry, known: Known, findings: Findings) -> Parsed | None:
     """The policy that the file gives; None where that is not told: the findings say why."""
-    optional = ("nothing_for", "boundaries", "sensitive", "order")
+    optional = ("nothing_for", "boundaries", "order")
     top = root.mapping(findings, required=("domain", "elements"), known=optional)
     _domain(top, known, findings)
     entries = top["elements"].mapping(findings, known=None) if "elements" in top else {}
@@ -54,13 +49,10 @@ def parse(root: Entry, known: Known, findings: Findings) -> Parsed | None:
     elements = [_element(name, fields[name], known, tuple(entries), findings) for name in entries]
     nothing = _nothing(top, known, findings)
     boundaries = _boundaries(top["boundaries"], findings) if "boundaries" in top else Boundaries()
-    sensitive = _names(top, "sensitive", known.features, "feature", findings)
     order = _order(top, findings)
     if findings.found:
         return None
-    policy = Policy(
-        known.domain.name, tuple(e for e in elements if e is not None), nothing, boundaries, sensitive, order
-    )
+    policy = Policy(known.domain.name, tuple(e for e in elements if e is not None), nothing, boundaries, order)
     return Parsed(policy, top, fields)
 
 

@@ -15,7 +15,6 @@ def shown(policy: Policy) -> Iterator[str]:
     yield f"boundaries: {', '.join(of_all(policy))}"
     yield f"a session ends after {span(policy.boundaries.session_gap_us)} without an event"
     yield f"a person's segments compose in this order: {', '.join(policy.order)}"
-    yield f"no rule and no element may turn on: {', '.join(policy.sensitive) or 'nothing is sensitive'}"
     yield "journeys"
     journeys = {s: ", ".join(e.name for e in journey) for s, journey in policy.segments.items()}
     yield from _table([(s, names or f"nothing: {policy.nothing_for[s]}") for s, names in journeys.items()])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 
+from feature_repo.domain import Domain
 from serving.rules.catalogue import Catalogue
 from serving.rules.conditions import All, Any, Condition, In, Never, Not, atoms, duration, words
 from serving.rules.reasoning import Reasoning
@@ -32,6 +33,7 @@ def check(declared: Sequence[Declared], catalogue: Catalogue, findings: Findings
         _name(found, catalogue, findings)
         _excluded_names(found, declared, findings)
         _durations(found, findings)
+        _sensitive(found, catalogue.domain, findings)
     _fights(declared, findings)
     if len(findings.found) > before:
         return
@@ -66,6 +68,15 @@ def _durations(found: Declared, findings: Findings) -> None:
             f"{segment.name} expires after {duration(segment.expires_us)}, before its minimum stay ends",
             f"make it at least {duration(segment.stay_us)}",
         )
+
+
+def _sensitive(found: Declared, domain: Domain, findings: Findings) -> None:
+    """No condition reads a sensitive feature of the domain, by its name, as a trait or by the time since it."""
+    for key, condition in (("enter", found.segment.enter), ("exit", found.segment.exit)):
+        read = {getattr(a, n, "") for a in (atoms(condition) if condition else ()) for n in ("feature", "name", "of")}
+        if barred := domain.sensitive_among(read):
+            wrong = f"{found.segment.name} reads {', '.join(barred)}, which domain {domain.name} declares sensitive"
+            findings.add(found.line_of(key), wrong, "nothing may be decided by it: ask for something else")
 
 
 def _fights(declared: Sequence[Declared], findings: Findings) -> None:

@@ -107,17 +107,22 @@ def test_a_model_that_does_not_fit_is_not_put_in_place(fakes: SimpleNamespace, s
 
     reader = Reader(state.settings, state.domain)
     model = fakes.Model(7)
-    fits(model, reader, fakes.PLAYBOOK)
+    fits(model, state.domain, reader, fakes.PLAYBOOK)
     assert reader.connect()
-    fits(model, reader, fakes.PLAYBOOK)
+    fits(model, state.domain, reader, fakes.PLAYBOOK)
     model.features = ("clicks", "since_signup", "added_in_version_2")
     with pytest.raises(ModelFault, match="version 7 needs added_in_version_2, which the feature view does not hold"):
-        fits(model, reader, fakes.PLAYBOOK)
+        fits(model, state.domain, reader, fakes.PLAYBOOK)
+    model.features = ("clicks", "country")
+    with pytest.raises(ModelFault, match="version 7 reads country, which domain saas declares sensitive"):
+        fits(model, state.domain, reader, fakes.PLAYBOOK)
     model.features, model.segments = ("clicks",), ("slow", "new")
     with pytest.raises(ModelFault, match="version 7 has segment new"):
-        fits(model, reader, fakes.PLAYBOOK)
+        fits(model, state.domain, reader, fakes.PLAYBOOK)
     registry = Registry(fakes)
-    champion = Champion(registry.version, registry.load, None, lambda m: fits(m, reader, fakes.PLAYBOOK)).start()
+    champion = Champion(
+        registry.version, registry.load, None, lambda m: fits(m, state.domain, reader, fakes.PLAYBOOK)
+    ).start()
     registry.champion, champion._load = 7, lambda _: model
     assert not champion.poll()
     assert champion.model is not None and champion.model.version == 1
@@ -134,9 +139,11 @@ def test_rules_that_name_a_persona_which_a_model_does_not_know_are_told_of(
     model = fakes.Model(7)
     model.personas = ("lurkers", "regulars")
     reader = Reader(state.settings, state.domain)
-    assert fits(model, reader, replace(fakes.PLAYBOOK, rules=Rules(state.domain.name, segments[1:]))) is None
+    assert (
+        fits(model, state.domain, reader, replace(fakes.PLAYBOOK, rules=Rules(state.domain.name, segments[1:]))) is None
+    )
     model.answer, answer = RuntimeError("cannot"), model.answer
-    champion = Champion(lambda: 7, lambda _: model, None, lambda m: fits(m, reader, book))
+    champion = Champion(lambda: 7, lambda _: model, None, lambda m: fits(m, state.domain, reader, book))
     assert not champion.poll()
     assert "persona" not in caplog.text, "said when it is put in place, not each time that it is tried"
     model.answer = answer

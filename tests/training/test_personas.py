@@ -15,6 +15,7 @@ from feature_repo.vocabulary import DAY, WEEK, Count, Feature, Linear, Ratio, wh
 from tests.training.test_model import FEATURES, model
 from tests.training.test_shapes import METHODS
 from tests.training.world import no_ingest, shop
+from training import dataset
 from training.clustering import KMeansOf, Method
 from training.describe import described
 from training.discovery import Discovered, Limits, discover, latest
@@ -206,6 +207,17 @@ def test_behaviour_is_what_people_do(name: str) -> None:
         "clicks_1w",
         "signed_up_us",
     }
+
+
+@pytest.mark.parametrize("name", ["saas", "oulad"])
+def test_models_and_personas_are_made_of_nothing_sensitive(name: str) -> None:
+    domain = domains.load(name)
+    assert domain.sensitive and set(domain.sensitive) <= set(dataset.feature_names(domain))
+    assert not set(domain.sensitive) & {*dataset.inputs(domain), *(f.name for f in behaviour(domain))}
+    first = next(f.name for f in behaviour(domain) if f.name not in {a.needs for a in domain.acts})
+    stricter = replace(domain, sensitive=(first,))
+    assert first in dataset.inputs(domain) and first not in dataset.inputs(stricter)
+    assert first not in {f.name for f in behaviour(stricter)}
 
 
 def test_windows_sums_doubled_ratios_and_the_outcome_are_left_out() -> None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from feature_repo import domains
 from feature_repo.settings import Settings
 from tests.training.world import Shop, write_features
 from training import dataset, examine, promote, registry, tables, tracking
@@ -168,6 +169,22 @@ def test_gate_then_the_same_again_then_roll_back(a_shop: Shop, trained: Trained)
     assert registry.tags(settings, 1)["gate.verdict"] == "rolled back"
     with pytest.raises(registry.NoModelError, match="no version 9"):
         promote.promote(settings, version=9)
+
+
+def test_the_gate_refuses_a_model_that_reads_a_sensitive_feature(
+    a_shop: Shop, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = trained.version
+    model, champion = registry.load(a_shop.settings, version), registry.champion_version(a_shop.settings)
+    assert {"clicks", "country", "bought"} <= set(model.reads) and "last_click_us" not in model.reads
+    assert promote.not_sensitive(a_shop.domain, model).passed
+    monkeypatch.setattr(domains, "load", lambda _: replace(a_shop.domain, sensitive=("country",)))
+    found = {c.name: c for c in promote._gated(a_shop.settings, version, version, promote.Gate()).checks}
+    assert not found["sensitive features"].passed and "reads country" in found["sensitive features"].words
+    assert "of the base rate" in found["better"].words, "a champion that may not be used is no rival"
+    with pytest.raises(ValueError, match="domain shop declares country sensitive, and version 1 reads country"):
+        promote.promote(a_shop.settings, version=version)
+    assert registry.champion_version(a_shop.settings) == champion
 
 
 def test_examine_and_tables(a_shop: Shop, trained: Trained) -> None:

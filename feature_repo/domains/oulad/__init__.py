@@ -26,6 +26,7 @@ DOMAIN = Domain(
         Segment("leaving", "likely to leave"),
     ),
     slices=("gender", "age_band", "disability", "module"),
+    sensitive=("gender", "disability", "age_band", "region", "imd_band"),
     ingest=ingest,
     outcomes=outcomes,
     acts=ACTS,

@@ -44,6 +44,7 @@ DOMAIN = Domain(
         Segment("racing", "Is setting things up in earnest: needs nothing in the way"),
     ),
     slices=("device", "referral", "country"),
+    sensitive=("country",),
     ingest=ingest,
     outcomes=partial(outcomes_of_events, anchor=SIGNED_UP, outcome=PUBLISHED, horizon=HORIZON),
     attainable=attainable,

@@ -36,10 +36,9 @@ elements:
     dismissal: never_again
 nothing_for: {racing: nothing in the way, activated: done}
 boundaries: {at_once: 2, per_session: 5, per_day: 10, session_gap: 1 hour}
-sensitive: [country]
 order: [personas, rules, engagement]
 """
-RULES, PERSONAS = {"stuck": ("errors",)}, {"builders": ("feature_uses", "uploads")}
+RULES, PERSONAS = ("stuck",), ("builders",)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_a_file_is_read_as_it_says(tmp_path: Path, saas: Domain) -> None:
     assert (short.skips, short.again_after_us) == (("tour",), None)
     assert read.nothing_for == {"racing": "nothing in the way", "activated": "done"}
     assert read.boundaries == Boundaries(2, 5, 10, HOUR)
-    assert (read.sensitive, read.order) == (("country",), ("personas", "rules", "engagement"))
+    assert read.order == ("personas", "rules", "engagement")
 
 
 def test_segments_compose_in_the_order_of_the_file(tmp_path: Path, saas: Domain) -> None:
@@ -88,7 +87,7 @@ def test_every_domain_has_a_policy_that_fits(name: str, monkeypatch: pytest.Monk
     monkeypatch.delenv("FIRSTMILE_POLICY", raising=False)
     domain = domains.load(name)
     assert policy.location(domain).is_file()
-    asked = {name: s.features for name, s in rules.for_domain(domain).declared.items()}
+    asked = rules.for_domain(domain).segments
     found = set(policy.for_domain(domain, asked).segments)
     assert {"default", *policy.segment_names(domain)} <= found <= {"default", *policy.segment_names(domain), *asked}
 
@@ -119,9 +118,9 @@ WRONG = [
     ("{racing: nothing", "{raceing: nothing", 26, "unknown segment 'raceing'", "did you mean 'racing'?"),
     ("at_once: 2", "at_once: 0", 27, "boundaries.at_once is 0", "from 1"),
     ("session_gap: 1 hour", "session_gap: 2 days", 27, "a session_gap of more than a day", "at most `1 day`"),
-    ("sensitive: [country]", "sensitive: [contry]", 28, "unknown feature 'contry'", "did you mean 'country'?"),
-    ("order: [personas, rules, ", "order: [", 29, "order does not say where rules, personas come", "name all"),
-    ("personas, rules", "persona, rules", 29, "unknown source of segments 'persona'", "did you mean 'personas'?"),
+    ("order: [", "sensitive: [country]\norder: [", 28, "unknown key 'sensitive'", "known are"),
+    ("order: [personas, rules, ", "order: [", 28, "order does not say where rules, personas come", "name all"),
+    ("personas, rules", "persona, rules", 28, "unknown source of segments 'persona'", "did you mean 'personas'?"),
     ("  short:\n", "  help:\n", 19, "key 'help' is given twice in elements", "keep one"),
     ("  short:\n", "  12:\n", 19, "name '12' in elements is no text", "put it in quotes"),
     (TOP, "domain: oulad\n", 1, "this policy is for domain 'oulad'", "use the policy of that domain"),
@@ -153,8 +152,6 @@ WRONG = [
     ("per_session: 5, per_day: 10", "per_day: 1", 16, "2 times per_day, and all elements together 1", "lower the one"),
     ("at_once: 2", "at_once: 6", 27, "6 at_once is more than 5 per_session", "lower the one"),
     ("per_day: 10", "per_day: 4", 27, "5 per_session is more than 4 per_day", "lower the one"),
-    ("[country]", "[uploads]", 28, "segment 'builders' turns on uploads, which is sensitive", "change that"),
-    ("[country]", "[errors]", 11, "help is for 'stuck', which turns on errors", "show it to another segment"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Everything that can be wrong in a file: which line, what, and what to do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "wrong", "todo"),
     [
+        ("sessions > 5", "country is DE", 5, "a reads country, which domain saas declares sensitive", "something else"),
+        ("sessions > 5", "{any: [clicks > 1, not: country is DE]}", 5, "a reads country, which", "something else"),
+        ("exit: clicks < 5", "exit: country is null", 9, "b reads country, which", "something else"),
         ("sessions > 5", "session > 5", 5, "feature 'session' is not known", "did you mean 'sessions'?"),
         ("sessions > 5", "zzz > 5", 5, "feature 'zzz' is not known", "known are sessions"),
         ("sessions > 5", "sessions > many", 5, "sessions is a number, and 'many' is none", "compare it with a number"),
@@ -226,3 +230,23 @@ def test_more_alternatives_than_are_looked_at_count_as_possible(tmp_path: Path) 
     assert (
         "never holds" in refused(tmp_path, f"{SEGMENTS}  a: {{why: w, when: {{all: [{pairs[0]}, clicks < 0]}}}}\n")[0]
     )
+
+
+def test_the_time_since_something_sensitive_is_sensitive(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(GOOD.replace("sessions > 5", "since_signup > 1 hour"))
+    assert load(file, SAAS).segments
+    for barred in (("since_signup",), ("since_signup", "signed_up_us")):
+        with pytest.raises(RulesError, match=r"yaml:5: a reads .*since_signup, which"):
+            load(file, replace(SAAS, sensitive=barred))
+
+
+@pytest.mark.parametrize("domain", ["saas", "oulad"])
+def test_no_feature_that_a_shipped_domain_declares_sensitive_can_be_asked_for(domain: str, tmp_path: Path) -> None:
+    declared = domains.load(domain)
+    assert declared.sensitive
+    for name in declared.sensitive:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"domain: {domain}\nsegments:\n  a:\n    why: w\n    when: {name} is not null\n")
+        with pytest.raises(RulesError, match=f"yaml:5: a reads {name}, which domain {domain} declares sensitive"):
+            load(file, declared)
