@@ -7,6 +7,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 
 from feature_repo.progress import Bars
 from feature_repo.settings import Settings
+from feature_repo.storage import BusyError
 from monitoring.page import MARKS
 
 STYLES = {"good": "green", "look": "yellow", "act": "red", "unknown": "dim"}
@@ -26,7 +27,7 @@ def report_with_progress(settings: Settings, at_us: int | None, weeks: int) -> N
         task = progress.add_task("starting", total=STEPS)
         try:
             written = report(settings, at_us, weeks, lambda what: progress.update(task, advance=1, description=what))
-        except (ValueError, NoModelError) as error:
+        except (ValueError, NoModelError, BusyError) as error:
             raise click.ClickException(str(error)) from error
     console = Console(highlight=False)
     for verdict in written.figures["verdicts"]:

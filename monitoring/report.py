@@ -41,8 +41,9 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
 
     Raises:
         NoModelError: there is no champion (training.registry).
-        ValueError: there is no event, or nobody could be scored by then.
+        ValueError: there is no event, or nobody could be scored by then. BusyError: another backfill runs.
     """
+    from feature_repo.feature_store.backfill import backfill
     from training import dataset, registry
 
     step("people and labels")
@@ -58,6 +59,7 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
     taken = snapshots.at_week_ends(people, parts.week_end(observed, at_us), weeks, done_stays)
 
     step("features as they were, and scores")
+    backfill(settings, progress=False)  # users of whom only live events have come would have no features
     observed, replayed = replay.scored(settings, model, domain.label, [observed, taken.rows])
     champion = parts.Champion.of(model.name, model.version, registry.tags(settings, model.version))
     reference = registry.reference(settings, model.version)
