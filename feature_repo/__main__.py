@@ -1,8 +1,10 @@
 """`python -m feature_repo`: from events to features, online and offline."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,28 @@ def stream(domain: str, workers: int) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     _explained(lambda: run(Settings(domain=domain), workers, stop, click.echo))
+
+
+@main.command()
+@domain_option
+@click.option(
+    "--key", required=True, help="A write key's fingerprint, or - to read the key itself from standard input."
+)
+def events(domain: str, key: str) -> None:
+    """Count the events that came by one write key, by user, with their first and last time (UTC).
+
+    \b
+    python -m feature_repo events --key 5e318f8cf9cb
+    python -m feature_repo events --key - < leaked-key.txt
+    """
+    from feature_repo.erasing.leaked_key import fingerprint_of, sent_by
+
+    key = fingerprint_of(sys.stdin.readline().strip() if key == "-" else key)
+    found = _explained(lambda: sent_by(Settings(domain=domain), key))
+    click.echo(f"{sum(sent.events for sent in found):,} events of {len(found):,} users by the key {key}")
+    for sent in found:
+        first, last = (datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds") for us in sent[2:])
+        click.echo(f"{sent.events:8,}  {first}  {last}  {sent.user!r}")
 
 
 @main.command()

@@ -27,12 +27,12 @@ def _of_this_folder(settings: Settings, what: str) -> None:
 
 
 def _history(settings: Settings, progress: bool) -> str:
-    _remove(settings, "history.db")
+    remove(settings, "history.db")
     return "the history is read from the lake when the service starts"
 
 
 def _online(settings: Settings, progress: bool) -> str:
-    _remove(settings, "online.db")
+    remove(settings, "online.db")
     (settings.state / BOOKMARK).unlink(missing_ok=True)
     backfill(settings, progress=progress)
     return f"online: {materialize(settings, now_us(), progress).rows:,} rows written"
@@ -49,12 +49,12 @@ def _log(settings: Settings, progress: bool) -> str:
     log = log_file(settings)
     if log.exists():
         log.replace(log.with_name(f"{log.name}.damaged"))
-    _remove(settings, log.name)
-    _remove(settings, "history.db")
+    remove(settings, log.name)
+    remove(settings, "history.db")
     return f"the log begins after the lake's last event: events that only it had are in {log}.damaged, or lost"
 
 
-def _remove(settings: Settings, name: str) -> None:
+def remove(settings: Settings, name: str) -> None:
     """Remove a SQLite file and its journals."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         (settings.state / f"{name}{suffix}").unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import click
 
 from feature_repo.command import Room
-from serving.commands import build, decide, erase, experiments, export, policy, replay, serve, user_hash
+from serving.commands import build, decide, erase, experiments, export, policy, replay, revoke_key, serve, user_hash
 from serving.rules.commands import rules
 from serving.segments.channels.command import webhooks
 from serving.segments.commands import segments
@@ -19,7 +19,9 @@ def main() -> None:
     """
 
 
-for command in (serve, build, decide, policy, rules, segments, experiments, export, erase, replay, webhooks, user_hash):
+for command in (
+    serve, build, decide, policy, rules, segments, experiments, export, erase, replay, revoke_key, webhooks, user_hash
+):  # fmt: skip
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -236,6 +236,29 @@ def erase(user_id: str | None, anonymous_id: str | None, domain: str) -> None:
 
 
 @click.command()
+@click.argument("key")
+@domain_option
+def revoke_key(key: str, domain: str) -> None:
+    """Remove every event that came by a write key, and compute all features anew, while no service runs.
+
+    KEY is the key's fingerprint, or - to read the key itself from standard input.
+
+    \b
+    python -m feature_repo events --key 5e318f8cf9cb
+    python -m serving revoke-key 5e318f8cf9cb
+    """
+    from feature_repo.erasing.leaked_key import fingerprint_of, revoke
+    from feature_repo.storage import BusyError
+
+    key = fingerprint_of(sys.stdin.readline().strip() if key == "-" else key)
+    try:
+        done = revoke(Settings(domain=domain), key)
+    except (BusyError, ValueError) as e:
+        raise click.ClickException(str(e)) from None
+    click.echo(f"{done.lake:,} events of {done.users:,} users by the key {key} are removed; features are made anew")
+
+
+@click.command()
 @click.argument("user_id", required=False)
 @anonymous_option
 @domain_option

@@ -45,6 +45,9 @@ NO_KEY = Origin()
 FIRST_RECEIVED = f"""CASE WHEN contains(context, '"{RESERVED}":')
     AND json_extract_string(context, '$.{RESERVED}.browser') = 'true' THEN received_us ELSE 0 END"""
 """`first_received` in SQL (DuckDB), of an event's columns."""
+FROM_KEY = f"""coalesce(contains(context, '"{RESERVED}":')
+    AND json_extract_string(context, '$.{RESERVED}.key') = ?, false)"""
+"""The condition in SQL (DuckDB) that an event came by the key with a fingerprint, in place of `?`."""
 _MARK = f'"{RESERVED}":'
 
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from feature_repo.contract.events import Event, canonical_json
+from feature_repo.contract.origin import FROM_KEY
 from feature_repo.lake import lake_sql as sql
 from feature_repo.lake.lake_sql import SCHEMA
 from feature_repo.progress import track
@@ -274,8 +275,10 @@ class Lake:
         rows = sum(f.rows for f in state.manifest.files) + logged
         return Stats(len(names), rows, sum(sizes.get(n, 0) for n in names), state.last_position)
 
-    def erase(self, senders: Iterable[str], messages: Iterable[tuple[str, str]] = ()) -> int:
+    def erase(self, senders: Iterable[str], messages: Iterable[tuple[str, str]] = (), key: str | None = None) -> int:
         """Remove these senders' rows and those of single messages, by (sender, message_id); returns how many rows.
+
+        key: remove also what came by the write key with this fingerprint.
 
         Only the files that hold any are rewritten, each at once; a file of the log keeps its name, so that positions
         still follow one another. Appends may go on meanwhile, as long as they bring none of these. A kill leaves some
@@ -288,6 +291,8 @@ class Lake:
             pass  # what a killed append had staged is gone
         with self.folder.exclusive("compact", self.wait_s) as stage, self._connect(stage) as con:
             state, gone = self._state(), sql.theirs(con, sorted(set(senders)), messages)
+            if key is not None:
+                gone = f"({gone} OR {FROM_KEY.replace('?', sql.literal(key))})"
             live: tuple[Compacted | Logged, ...] = (*state.manifest.files, *state.log)
             found = sql.rows_by_file(con, self._urls(live), gone)
             held = {f.name: found[f.name] for f in live if f.name in found}

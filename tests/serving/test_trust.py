@@ -5,16 +5,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ibis
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract.origin import fingerprint, user_hash
-from feature_repo.settings import Settings
+from feature_repo.erasing import leaked_key
+from feature_repo.feature_store.backfill import backfill
+from feature_repo.feature_store.materialize import materialize
+from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.lake.lake import Lake
+from feature_repo.settings import Settings, now_us
+from feature_repo.storage import BusyError
 from serving.app import App
 from serving.auth import Keys
 from serving.collect.routes import Options
-from tests.serving.test_users import Service, event, features
+from tests.serving.test_users import SAAS, Service, event, features, until
 
-PUBLIC, SERVER, SECRET = "b" * 32, "w" * 32, "secret-" * 4
+PUBLIC, SERVER, LEAKED, SECRET = "b" * 32, "w" * 32, "l" * 32, "secret-" * 4
 DEVICE, VICTIM, ATTACKER = "device-of-victim", "victim", "attacker"
 
 
@@ -23,7 +31,7 @@ class Keyed(Service):
 
     def __init__(self, settings: Settings, *secrets: str) -> None:
         super().__init__(settings)
-        options = Options(Keys((SERVER,)), Keys((PUBLIC,)), secrets)
+        options = Options(Keys((SERVER, LEAKED)), Keys((PUBLIC,)), secrets)
         app = App(Keys(()), self.engine, self.app.door, options)
         app.users, self.app = self.app.users, app
 
@@ -50,8 +58,8 @@ class Keyed(Service):
 def keyed(tmp_path: Path) -> Iterator[Callable[..., Keyed]]:
     made: list[Keyed] = []
 
-    def make(*secrets: str) -> Keyed:
-        made.append(Keyed(Settings(home=tmp_path, domain="saas"), *secrets))
+    def make(*secrets: str, settings: Settings | None = None) -> Keyed:
+        made.append(Keyed(settings or Settings(home=tmp_path, domain="saas"), *secrets))
         return made[-1]
 
     yield make
@@ -196,3 +204,66 @@ def test_the_receipt_says_which_copy_counts(keyed: Callable[..., Keyed]) -> None
     assert service.copies(SERVER, order | early, order) == ["same", "unused"]
     (kept,) = service.ask("GET", f"/v1/users/{VICTIM}").json()["events"]
     assert kept["properties"]["feature"] == "early"
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
+    keyed: Callable[..., Keyed], tmp_path: Path, compacted: bool
+) -> None:
+    good = [*PAGES, CLAIM, event(30, "other"), event(33, "both", properties={"feature": "good"})]
+    bad = [event(31, "other"), event(32, "forged"), event(34, "brother", DEVICE, "identify"), event(35, None, DEVICE)]
+    homes = {"clean": tmp_path / "clean", "leaked": tmp_path / "leaked"}
+    for name, home in homes.items():
+        service = keyed(settings=Settings(home=home, domain="saas"))
+        service.sent(SERVER, *good)
+        if name == "leaked":
+            service.sent(LEAKED, *bad)
+        for user in USERS:
+            service.decide(user)
+        service.close()
+        if compacted or name == "clean":
+            backfill(service.settings, progress=False)
+            materialize(service.settings, now_us(), progress=False)
+    leaked = Settings(home=homes["leaked"], domain="saas")
+    found = leaked_key.sent_by(leaked, fingerprint(LEAKED))
+    assert [(sent.user, sent.events) for sent in found] == [
+        (f"anon:{DEVICE}", 1), ("brother", 1), ("forged", 1), ("other", 1),
+    ]  # fmt: skip
+    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (4, 4, 4)
+    assert leaked_key.sent_by(leaked, fingerprint(LEAKED)) == []
+    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (0, 0, 0)
+    for held in (messages, offline, online):
+        assert held(leaked) == held(Settings(home=homes["clean"], domain="saas")), held
+    after = {name: keyed(settings=Settings(home=home, domain="saas")) for name, home in homes.items()}
+    for service in after.values():
+        assert service.sent(SERVER, event(40, None, DEVICE)) == [("accepted", None)]
+        until(lambda s=service: s.live.lag() == 0 and not s.live.pending.history.waiting(now_us()))
+    for user in USERS:
+        assert clicks(after["leaked"], user) == clicks(after["clean"], user), user
+    assert [after["leaked"].held(user) for user in USERS] == [after["clean"].held(user) for user in USERS]
+
+
+def test_a_key_is_not_revoked_while_a_service_runs(keyed: Callable[..., Keyed]) -> None:
+    service = keyed()
+    service.sent(SERVER, *PAGES)
+    with pytest.raises(BusyError):
+        leaked_key.revoke(service.settings, fingerprint(SERVER))
+    assert len(service.held(f"anon:{DEVICE}")) == len(PAGES)
+
+
+USERS = [VICTIM, "other", "both", "forged", "brother", f"anon:{DEVICE}"]
+
+
+def messages(settings: Settings) -> list[tuple[str, str]]:
+    rows = Lake(settings.lake).events(ibis.duckdb.connect()).to_pyarrow()
+    return sorted(zip(rows["message_id"].to_pylist(), rows["context"].to_pylist(), strict=True))
+
+
+def offline(settings: Settings) -> list[str]:
+    files = settings.features.glob("*.parquet")
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    return sorted(str({k: v for k, v in row.items() if k != "created"}) for row in rows)
+
+
+def online(settings: Settings) -> list[Any]:
+    return read_online(feature_store(settings, lineage=False), SAAS, USERS, list(SAAS.feature_types))
