@@ -44,11 +44,11 @@ def make_people(n: int, seed: int = 1) -> list[dict[str, Any]]:
 
 
 @lru_cache
-def model(kind: str = "lightgbm", version: int = 1, seed: int = 1) -> EngagementModel:
+def model(kind: str = "lightgbm", version: int = 1, seed: int = 1, without: tuple[str, ...] = ()) -> EngagementModel:
     """Trained on made-up people who activate the likelier the more they upload, try and come back."""
     people = pd.DataFrame(make_people(600, seed))
     features = [*SAAS.feature_types, *(e.name for e in SAAS.elapsed)]
-    inputs = [f for f in features if f not in ("activations", "activated_us")]
+    inputs = [f for f in features if f not in ("activations", "activated_us", *without)]
     pull = people["uploads"] + people["features_used"] + people["sessions_7d"] - people["errors"] - 4.0
     label = (np.random.default_rng(seed).random(len(people)) < 1 / (1 + np.exp(-pull))).astype(int)
     strings = [f for f in inputs if SAAS.feature_types.get(f) == "string"]

@@ -59,6 +59,19 @@ def test_of_another_model_nothing_is_told() -> None:
     assert of_decision(model(version=2, seed=2), receipt) is None
 
 
+def test_nothing_sensitive_is_told_of_a_model_that_reads_none() -> None:
+    asked = model(without=SAAS.sensitive)
+    assert "country" in asked.features and "country" not in asked.reads
+    for values in PEOPLE[:20]:
+        receipt, _ = decided(values, asked=asked)
+        effects = of_decision(asked, receipt)
+        assert effects and "country" not in effects
+        why = person.why(EXPLAINER, receipt, BOOK, asked, effects, PATH)
+        for answer in (why, explained(values, asked=asked)):
+            assert b"country" not in msgspec.json.encode(answer)
+    assert b"country" in msgspec.json.encode(explained(PEOPLE[0])), "a model that reads it does tell of it"
+
+
 def test_all_of_it() -> None:
     answer = explained(PEOPLE[0])
     assert answer.sentences[0].endswith("publishes a first project within 14 days of the sign-up.")
