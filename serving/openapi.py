@@ -51,6 +51,7 @@ def document() -> Json:
             Problem,
             collect.Receipts,
             collect.GA4Debug,
+            collect.ImportRefused,
             RefusedEvents,
             Held,
             Why,

@@ -46,6 +46,17 @@ class Receipts(msgspec.Struct):
     receipts: list[Receipt]
 
 
+class ImportRefused(msgspec.Struct):
+    """What /import answers where any event was refused, unless strict=0; the others were taken."""
+
+    code: int
+    status: str
+    error: str
+    num_records_imported: int
+    failed_records: list[dict[str, Any]]
+    receipts: list[Receipt]
+
+
 class GA4Debug(msgspec.Struct):
     """What would be refused, in the form of GA4's validation server."""
 
@@ -69,8 +80,11 @@ def paths() -> Json:
             )
             limit = f"At most {mixpanel.LIMIT // KB // KB} MB and {mixpanel.MOST_EVENTS:,} events."
             found[path] = {
-                m: _operation(path, m, what, "Receipts", limit if m == "post" else "") for m in ("get", "post")
+                m: _mixpanel(_operation(path, m, what, "Receipts", limit if m == "post" else ""))
+                for m in ("get", "post")
             }
+            if path == "/import":
+                found[path]["post"]["responses"]["400"]["content"] = _either("Problem", "ImportRefused")
         else:
             what = "Judge events and keep nothing." if dialect.dry else "Events of GA4's Measurement Protocol."
             limit = f"At most {ga4.LIMIT // 1000} kB and {ga4.MOST_EVENTS} events."
@@ -107,6 +121,15 @@ def _operation(path: str, method: str, summary: str, answers: str | None, limit:
         operation["requestBody"] = {"required": True, "description": limit, "content": {"*/*": {"schema": {}}}}
     else:
         operation["parameters"] = [parameter("data", "query", "JSON, in base64 or not.")]
+    return operation
+
+
+def _mixpanel(operation: Json) -> Json:
+    """The operation with the other forms of its answer: 1 or 0 without `verbose`, an image with `img`."""
+    operation["responses"]["200"]["content"] |= {
+        "text/plain": {"schema": {"type": "string", "enum": ["1", "0"]}},
+        "image/gif": {"schema": {"type": "string"}},
+    }
     return operation
 
 
@@ -162,6 +185,10 @@ def parameter(name: str, place: str, description: str) -> Json:
     return {
         "name": name, "in": place, "required": place == "path", "description": description, "schema": {"type": "string"}
     }  # fmt: skip
+
+
+def _either(*schemas: str) -> Json:
+    return {"application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in schemas]}}}
 
 
 def _ref(schema: str) -> Json:
