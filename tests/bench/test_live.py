@@ -31,7 +31,7 @@ IN_PROCESS, SERVED = ("cost", "waiting", "profile", "oulad"), ("one_event", "gia
     "parts", [IN_PROCESS, SERVED, pytest.param(PARTS, marks=pytest.mark.soak)], ids=["in process", "served", "all"]
 )
 def test_the_section_runs_in_its_tiny_form(tmp_path: Path, parts: tuple[str, ...]) -> None:
-    settings = Settings(tmp_path / "served", "saas", "sqlite")
+    settings = Settings(home=tmp_path / "served", domain="saas", online="sqlite")
     SAAS.ingest(settings, None, users=30)
     options = Options(tmp_path, Console(quiet=True), small=True, parts=parts, **TINY)  # type: ignore[arg-type]
     found = live.run(options, settings)

@@ -40,7 +40,7 @@ COLUMNS = (
     Column("days_early", "properties.days_early", "int64"),
     Column("banked", "properties.banked", "int64"),
     Column("score", "properties.score", "int64", low=0, high=100),
-    Column("weight", "properties.weight", "int64", low=0, high=100),
+    Column("weight", "properties.weight", "int64", low=0, high=1_000),  # tenths of a per cent
     Column("module", "traits.module"),
     Column("gender", "traits.gender"),
     Column("region", "traits.region"),
