@@ -9,11 +9,12 @@ import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import UNSET
 
-from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.events import ANONYMOUS, CONTROL
 from feature_repo.storage import DamagedFile
 from serving import docs, openapi
 from serving.asgi import (
@@ -141,9 +142,9 @@ class App:
             _reads(method, path)
             return console.answer(path, b"gzip" in (header(scope, b"accept-encoding") or b""))
         if path.startswith(USERS):
-            return await self._user(path.removeprefix(USERS), scope)
+            return await self._user(scope, USERS)
         if path.startswith(ANONYMOUS_USERS):
-            return await self._user(f"{ANONYMOUS}{path.removeprefix(ANONYMOUS_USERS)}", scope)
+            return await self._user(scope, ANONYMOUS_USERS, ANONYMOUS)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
 
     def _authorize(self, scope: Scope) -> None:
@@ -191,16 +192,16 @@ class App:
         self._authorize(scope)
         return await started(self.declared).respond()
 
-    async def _user(self, person: str, scope: Scope) -> Answer:
-        what = next((w for w in USER_METHODS if w and person.endswith(w)), "")
+    async def _user(self, scope: Scope, route: str, kind: str = "") -> Answer:
+        id_, what = _user_and_what(scope, route)
         if scope["method"] not in USER_METHODS[what]:
             allow = ", ".join(USER_METHODS[what])
-            told = f"{USERS}{{id}}{what} takes {allow}, not {scope['method']}"
+            told = f"{route}{{id}}{what} takes {allow}, not {scope['method']}"
             raise Refused(405, "method_not_allowed", told, None, (b"allow", allow.encode()))
         self._authorize(scope)
         query = scope.get("query_string", b"")
         return await started(self.users).respond(
-            scope["method"], person.removesuffix(what), what, query, header(scope, b"accept") or b""
+            scope["method"], f"{kind}{id_}", what, query, header(scope, b"accept") or b""
         )
 
     def _started(self) -> Engine:
@@ -214,6 +215,29 @@ class App:
         engine = self._started()
         text = engine.metrics.text(engine.gauges()) + (self.door.metrics() if self.door else "")
         return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+
+def _user_and_what(scope: Scope, route: str = USERS) -> tuple[str, str]:
+    """The id in the path after `route`, and what follows it, one of USER_METHODS.
+
+    The path is split before it is percent-decoded: `bob%2Fopt-out` is the id "bob/opt-out".
+
+    Raises:
+        Refused: 404, there is no such route after an id. 422, the id is not UTF-8 or has a control character.
+    """
+    raw = scope["raw_path"].removeprefix(scope.get("root_path", "").encode()).removeprefix(route.encode())
+    encoded, slash, rest = raw.partition(b"/")
+    what = (slash + rest).decode("latin-1")
+    if what not in USER_METHODS:
+        told = f"there is no {route}{{id}} followed by {what[:100]!r}; write a slash inside an id as %2F"
+        raise Refused(404, "not_found", told)
+    try:
+        id_ = unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        raise Refused(422, "invalid_request", "expected an id in UTF-8, percent-encoded", "id") from None
+    if CONTROL.search(id_):
+        raise Refused(422, "invalid_request", "expected an id without control characters", "id")
+    return id_, what
 
 
 def _reads(method: str, path: str) -> None:

@@ -284,7 +284,7 @@ def test_once_more_is_as_once_and_who_is_not_known_can_be_erased(new_service: Ca
     again = service.ask("DELETE", f"/v1/users/{WHO}")
     assert (again.status_code, again.json()["requestedAt"]) == (200, first["requestedAt"])
     assert {s["removed"] for s in again.json()["stores"]} == {0}
-    nobody = service.ask("DELETE", "/v1/users/a%20person/whom%20nobody-saw")
+    nobody = service.ask("DELETE", "/v1/users/a%20person%2Fwhom%20nobody-saw")
     assert (nobody.status_code, nobody.json()["userId"]) == (200, "a person/whom nobody-saw")
     assert service.send(event(50, "a person/whom nobody-saw"))[0]["reason"] == "erased"
 
@@ -424,6 +424,19 @@ def test_requests_that_cannot_be_are_refused(new_service: Callable[..., Service]
         ).status_code
         == 503
     )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("route", ["/v1/users", "/v1/anonymous"])
+def test_an_encoded_slash_is_part_of_the_id(new_service: Callable[..., Service], route: str) -> None:
+    """`bob%2Fopt-out` names the user "bob/opt-out": erasing that user leaves bob opted out."""
+    service = new_service()
+    ids = ("bob", None) if route == "/v1/users" else (None, "bob")
+    assert service.ask("PUT", f"{route}/bob/opt-out").status_code == 204
+    erased = service.ask("DELETE", f"{route}/bob%2Fopt-out")
+    assert (erased.status_code, "bob/opt-out" in erased.json().values()) == (200, True), erased.text
+    assert service.send(event(1, *ids, event="Signed Up"))[0].get("reason") == "opted_out"
+    assert service.ask("DELETE", f"{route}/bob/opt-out").status_code == 204
+    assert service.send(event(2, *ids, event="Signed Up"))[0]["status"] == "accepted"
 
 
 def test_what_was_opted_out_of_is_nowhere(new_service: Callable[..., Service]) -> None:
