@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 METHOD = "psi"
 DRIFT_SHARE = 0.2
 """Evidently calls the dataset drifted from this share of drifted features on; so does our verdict."""
+DATA_BEGINS, DATA_ENDS = "<script>\n    var ", ";\n</script>\n    </head>"
+"""Around the data in Evidently's page."""
+CSP = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+)
+"""What the page may load: only what is in it. connect-src is 'none' by default-src."""
 DESK = "width=1000"
 """Viewport of Evidently's pages."""
 
@@ -127,9 +134,26 @@ def _run(
             Dataset.from_pandas(side[list(types)], data_definition=definition) for side in (current, reference)
         )
         snapshot = Report(list(metrics)).run(now, then)
-        html = snapshot.get_html_str(as_iframe=False)
+        html = _escaped(snapshot.get_html_str(as_iframe=False))
     path.write_text(_with_way_back(html, title), encoding="utf-8")
     return snapshot
+
+
+def _escaped(html: str) -> str:
+    """Evidently's page with every `<` in its data escaped, so that no value which a user sent ends the script block.
+
+    The data is JSON on lines of its own, and JSON has no line break inside a text: no value can imitate the markers.
+
+    Raises:
+        ValueError: the page has no such block, as another version of Evidently may write it.
+    """
+    before, opening, rest = html.partition(DATA_BEGINS)
+    data, closing, after = rest.partition(DATA_ENDS)
+    if not closing:
+        raise ValueError(
+            "Evidently's page has no data block where it was expected: adapt monitoring/evidently_pages.py"
+        )
+    return f"{before}{opening}{data.replace('<', chr(92) + 'u003c')}{closing}{after}"
 
 
 def _psi_values(snapshot: "Snapshot") -> dict[str, float]:
@@ -148,5 +172,9 @@ def _with_way_back(html: str, title: str) -> str:
         f'<a href="index.html">← Weekly report</a> · {title}, by Evidently</nav>'
     )
     html = html.replace("width=device-width, initial-scale=1.0", DESK, 1)
-    html = html.replace("<head>", f"<head>\n<title>{title} · Firstmile</title>", 1)
+    html = html.replace(
+        "<head>",
+        f'<head>\n<meta http-equiv="Content-Security-Policy" content="{CSP}">\n<title>{title} · Firstmile</title>',
+        1,
+    )
     return html.replace("<body>", f"<body>\n{link}", 1)
