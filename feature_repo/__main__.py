@@ -131,8 +131,8 @@ def events(domain: str, key: str) -> None:
     """Count the events that came by one write key, by user, with their first and last time (UTC).
 
     \b
-    python -m feature_repo events --key 5e318f8cf9cb
-    python -m feature_repo events --key - < leaked-key.txt
+    Example: python -m feature_repo events --key 5e318f8cf9cb
+             python -m feature_repo events --key - < leaked-key.txt
     """
     from feature_repo.erasing.leaked_key import fingerprint_of, sent_by
 

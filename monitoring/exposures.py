@@ -27,7 +27,7 @@ def attributed(settings: Settings, names: Collection[str]) -> pd.DataFrame:
     con, program = ibis.duckdb.connect(), Program()
     domain = replace(
         domains.load(settings.domain),
-        columns=COLUMNS, features=(), elapsed=(), slices=(), enrich=(), acts=(), said={},
+        columns=COLUMNS, features=(), elapsed=(), slices=(), enrich=(), acts=(), said={}, sensitive=(),
     )  # fmt: skip
     events = Lake(settings.lake).events(con)
     needed = events.filter(events.name.isin(sorted(names)) | events.type.isin(EDGES))

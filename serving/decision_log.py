@@ -144,7 +144,10 @@ def refresh_index(folder: Path) -> int:
             for group in range(opened.num_row_groups):
                 yield group, pc.unique(opened.read_row_group(group, columns=["user_id"])["user_id"]).to_pylist()
 
-    return KeyIndex(folder / INDEX).update(_versions(folder), entries)
+    versions = _versions(folder)
+    if not versions and not (folder / INDEX).exists():  # nothing to index, and maybe no folder
+        return 0
+    return KeyIndex(folder / INDEX).update(versions, entries)
 
 
 def _versions(folder: Path) -> dict[str, str]:

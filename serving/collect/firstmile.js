@@ -29,7 +29,8 @@
   const flush = async () => {
     const batch = queue.slice(0, 20)
     if (batch.length && !out()) try {
-      const { status } = await fetch(to, { method: "POST", keepalive: true, body: body(batch) })
+      const answer = await fetch(to, { method: "POST", keepalive: true, body: body(batch) }), { status } = answer
+      await answer.text() // an answer that may not be stored is over for the browser only once it is read
       if (status > 499 || status == 429 || status == 408) throw 0
       queue = queue.filter(e => !batch.includes(e))
       tries = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from feature_repo.domain import Act, Carried, Domain
 from feature_repo.features.elapsed import elapsed_seconds
+from feature_repo.features.plain import saturated
 from feature_repo.vocabulary import (
     DAY,
     Additive,
@@ -112,7 +113,7 @@ class _Event:
                 return self._one(term)
             case _:
                 more = self._more(term)
-                return more and (lambda values, own, at: _whole(own) + more(values, at))
+                return more and (lambda values, own, at: saturated(_whole(own) + more(values, at)))
 
     def _shown(self, term: Term) -> Callable[[Values], Value]:
         """The value of a term, where a feature shows it."""

@@ -12,6 +12,7 @@ from feature_repo.settings import SOURCE, Settings
 from feature_repo.storage import DamagedFile
 from serving import decision_log, wiring
 from serving.consent import Consent
+from tests.brokers import free_port
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_damaged_file_of_decisions_is_a_warning_and_named_by_whoever_reads_it(
 def test_bento_ends_and_says_why(settings: Settings) -> None:
     (settings.state / "history.db").write_bytes(b"no database" * 500)
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "FIRSTMILE_HOME": str(settings.home)}
-    command = [sys.executable, "-m", "serving", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "serving", "serve", "--port", str(free_port())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     said = done.stdout + done.stderr
     assert done.returncode not in (0, -signal.SIGTERM) and "Traceback" not in said

@@ -39,7 +39,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
 }
 PAIRS = [(f.stem, pair) for f in sorted(FOLDER.glob("*.json")) for pair in json.loads(f.read_text())]
 SAAS = domains.load("saas")
-BARE = replace(SAAS, columns=(), events={}, features=(), elapsed=(), slices=(), acts=(), said={})
+BARE = replace(SAAS, columns=(), events={}, features=(), elapsed=(), slices=(), acts=(), said={}, sensitive=())
 """A domain that declares no types."""
 
 

@@ -18,7 +18,9 @@ from serving.rules.reasoning import Reasoning
 SAAS = domains.load("saas")
 FEATURES = (Feature("x", Last("bytes"), ""), Feature("text", Last("plan"), ""), Feature("seen_us", LastTime(), ""))
 LABEL = replace(SAAS.label, done=None)
-REASONING = Reasoning(Catalogue(replace(SAAS, features=FEATURES, elapsed=(), slices=(), said={}, acts=(), label=LABEL)))
+REASONING = Reasoning(
+    Catalogue(replace(SAAS, features=FEATURES, elapsed=(), slices=(), said={}, acts=(), sensitive=(), label=LABEL))
+)
 MANY = settings(max_examples=settings.get_profile(settings.get_current_profile_name()).max_examples * 10)
 OPS = st.sampled_from([">", ">=", "<", "<=", "==", "!="])
 WORLD = [

@@ -174,7 +174,7 @@ def test_a_slow_reader_is_dropped_and_nobody_else_notices(service: Service) -> N
     lazy = socket.socket()
     lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     lazy.connect(("127.0.0.1", int(service.url.rsplit(":", 1)[1])))
-    lazy.sendall(b"GET /v1/segments/stream HTTP/1.1\r\nhost: x\r\n\r\n")
+    lazy.sendall(b"GET /v1/segments/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
     until(lambda: len(service.channels.hub) == 1)
     with reading(service) as events:
         sent = 0
