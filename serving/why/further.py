@@ -14,6 +14,7 @@ from feature_repo.features.elapsed import elapsed_seconds
 from feature_repo.features.plain import saturated
 from feature_repo.vocabulary import (
     DAY,
+    INT64,
     Additive,
     Count,
     Distinct,
@@ -88,7 +89,7 @@ def _compiled(domain: Domain, event: "_Event") -> Iterator[tuple[str, After]]:
 
 
 def _whole(value: Value) -> int:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or value in INT64:  # at a limit of int64 the sum itself may lie beyond it
         raise Unknown
     return value
 
