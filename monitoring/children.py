@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from feature_repo.settings import SOURCE
@@ -20,7 +22,7 @@ def start(words: Sequence[str], environment: Mapping[str, str], log: Path) -> "s
     On Linux the kernel sends it SIGTERM when this process dies, also by kill -9.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    with log.open("wb") as out, _signals_wait() as before:
         return subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=SOURCE,
@@ -28,7 +30,7 @@ def start(words: Sequence[str], environment: Mapping[str, str], log: Path) -> "s
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_ends_with_its_parent(),
+            preexec_fn=partial(_in_the_child, os.getpid(), before),
         )
 
 
@@ -49,14 +51,24 @@ def last_words(log: Path, characters: int = 2_000) -> str:
     return f"{log} ends:\n{said}" if said else f"{log} is empty"
 
 
-def _ends_with_its_parent() -> Callable[[], None] | None:
-    if _LIBC is None:
-        return None
-    prctl, parent = _LIBC.prctl, os.getpid()
+@contextmanager
+def _signals_wait() -> Iterator[set[int]]:
+    """Hold SIGINT and SIGTERM back while the block runs; gives the signal mask of before.
 
-    def in_the_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    Python runs functions of its libraries at a fork and only prints what they raise: a Ctrl-C at that moment would be
+    lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield {int(s) for s in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_the_child(parent: int, mask: set[int]) -> None:
+    """Between fork and exec: end with the parent, and hear the signals that it held back."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
-
-    return in_the_child
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)

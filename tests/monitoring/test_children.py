@@ -27,6 +27,24 @@ time.sleep(600)
 def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from monitoring import children
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    children.start(["http.server", "0"], os.environ, Path(sys.argv[1]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_at_the_moment_of_a_fork_is_heard(tmp_path: Path) -> None:
+    """Python only prints what the functions that libraries have registered for a fork raise."""
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "child.log")]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(SOURCE)}, timeout=120).returncode == 130
+
 
 @LINUX
 def test_a_child_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
