@@ -23,6 +23,7 @@ from serving.values import Value
 
 Row = tuple[int, Mapping[str, Value], int | None]
 """A change point (µs), the values from then on, and until when they hold (µs, not included); null: for good."""
+FOREVER = 2**62
 OUT = State()
 Judge = Callable[[int, Mapping[str, Value]], tuple[float | None, str | None]]
 """(moment, values) -> score and engagement segment; null where there is none."""

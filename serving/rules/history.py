@@ -5,19 +5,23 @@ files (one a bucket of people) -> [sort] -> person, change points -> [fold] -> l
 
 import hashlib
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.domain import Domain
 from feature_repo.features.elapsed import elapsed_seconds
 from serving.decide import Model, scored
-from serving.rules.fold import Judge, Row, fold, unjudged
+from serving.rules.fold import FOREVER, Judge, Row, fold, unjudged
 from serving.rules.guard import Life
+from serving.rules.quiet import quiet
 from serving.rules.ruleset import Rules
 from serving.values import Value
 
@@ -27,6 +31,56 @@ END = "valid_until_us"
 
 class NoHistoryError(LookupError):
     """There are no feature rows to test rules on."""
+
+
+class Values(Mapping[str, Value]):
+    """One row of columns."""
+
+    __slots__ = ("_columns", "_number")
+
+    def __init__(self, columns: Mapping[str, Sequence[Value]], number: int) -> None:
+        self._columns, self._number = columns, number
+
+    def __getitem__(self, name: str) -> Value:
+        return self._columns[name][self._number]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A person's change points.
+
+    begins, ends: of each row, µs, the end not included; null: none is known. values: the stored features by name, of
+    this and of other people; the rows begin at number `first`. quiet: of each row whether the rules need not look at
+    it; see `quiet`.
+    """
+
+    person: str
+    begins: Sequence[int]
+    ends: Sequence[int | None]
+    values: Mapping[str, Sequence[Value]]
+    first: int
+    quiet: Sequence[bool]
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The rows, made one by one."""
+        for number, (begins_us, ends_us) in enumerate(zip(self.begins, self.ends, strict=True), self.first):
+            yield begins_us, Values(self.values, number), ends_us
+
+    def there(self, at_us: int) -> bool:
+        """Whether this is somebody at a time: seen by then, and not an anonymous person who has become known."""
+        return _there(self.begins[0], self.ends[-1], at_us)
+
+    def until(self, at_us: int) -> "Past":
+        """The rows that begin by a time; the last one of them is not quiet."""
+        n = bisect_right(self.begins, at_us)
+        return replace(self, begins=self.begins[:n], ends=self.ends[:n], quiet=[*self.quiet[: n - 1], False])
 
 
 @dataclass(frozen=True)
@@ -51,8 +105,8 @@ class History:
     def sample(self, number: int, at_us: int) -> AbstractSet[str]:
         """That many of the people who are there at a time, all if they are fewer, always the same ones: those with the
         smallest hashes."""
-        people = replace(self, columns=()).people()
-        return set(heapq.nsmallest(number, (user for user, rows in people if there(rows, at_us)), key=_hash))
+        people = (past.person for past in replace(self, columns=()).pasts(None) if past.there(at_us))
+        return set(heapq.nsmallest(number, people, key=_hash))
 
     def people(
         self, only: AbstractSet[str] | None = None, done: Callable[[int, int], None] = lambda files, of: None
@@ -62,51 +116,67 @@ class History:
         Rows of equal values are one; of several rows of one moment the last one written counts. An anonymous person who
         became known ends there: then the last row ends.
         """
+        return ((past.person, list(past.rows)) for past in self.pasts(None, only, done))
+
+    def pasts(
+        self,
+        rules: Rules | None,
+        only: AbstractSet[str] | None = None,
+        done: Callable[[int, int], None] = lambda files, of: None,
+    ) -> Iterator[Past]:
+        """The same, with what these rules need not look at; None: they look at every row."""
         files = self.files
         for number, file in enumerate(files, 1):
             table = pq.read_table(file, columns=[*ORDER, END, *self.columns]).sort_by([(c, "ascending") for c in ORDER])
-            yield from self._of_file(table, only)
+            yield from _pasts(table, list(self.columns), rules, only)
             done(number, len(files))
 
-    def _of_file(self, table: pa.Table, only: AbstractSet[str] | None) -> Iterator[tuple[str, list[Row]]]:
-        users = table["user_id"].to_pylist()
-        moments = table["event_timestamp"].cast(pa.int64()).to_pylist()
-        values = table.select(self.columns).to_pylist() if self.columns else [{} for _ in users]
-        ends = table[END].to_pylist()
-        begin = 0
-        while begin < len(users):
-            end = begin
-            while end < len(users) and users[end] == users[begin]:
-                end += 1
-            if only is None or users[begin] in only:
-                yield users[begin], _rows(moments[begin:end], values[begin:end], ends[end - 1])
-            begin = end
+
+def _pasts(table: pa.Table, columns: list[str], rules: Rules | None, only: AbstractSet[str] | None) -> Iterator[Past]:
+    """The people of a file, whose rows are in order of person, time, and when they were written."""
+    if not len(table):
+        return
+    person, moments = _codes(table["user_id"]), _int64(table["event_timestamp"])
+    lasts = np.append(person[1:] != person[:-1], True)
+    person_ends = _int64(table[END].combine_chunks().fill_null(FOREVER))[lasts]
+    written_last = lasts | np.append(moments[1:] != moments[:-1], True)
+    table, person, moments = table.filter(written_last), person[written_last], moments[written_last]
+    first = np.append(True, person[1:] != person[:-1])
+    changed = first.copy()
+    for codes in (_codes(table[name]) for name in columns):
+        changed[1:] |= codes[1:] != codes[:-1]
+    table, moments, first = table.filter(changed), moments[changed], first[changed]
+    ends = np.append(moments[1:], 0)
+    ends[np.append(first[1:], True)] = person_ends
+    still = quiet(rules, table, moments, ends, first) if rules else np.zeros(len(first), bool)
+    values = {name: table[name].to_pylist() for name in columns}
+    at, until, still = moments.tolist(), [None if end == FOREVER else end for end in ends.tolist()], still.tolist()
+    bounds = [*np.flatnonzero(first).tolist(), len(at)]
+    for user, (begin, end) in zip(table["user_id"].filter(first).to_pylist(), pairwise(bounds), strict=True):
+        if only is None or user in only:
+            yield Past(user, at[begin:end], until[begin:end], values, begin, still[begin:end])
 
 
-def _rows(moments: Sequence[int], values: Sequence[Mapping[str, Value]], end_us: int | None) -> list[Row]:
-    """Change points, each until the next, the last one until `end_us`: where something changed."""
-    points: dict[int, Mapping[str, Value]] = dict(zip(moments, values, strict=True))
-    changes: list[tuple[int, Mapping[str, Value]]] = []
-    for at, row in points.items():
-        if not changes or changes[-1][1] != row:
-            changes.append((at, row))
-    ends = [at for at, _ in changes[1:]]
-    return [(at, row, until) for (at, row), until in zip(changes, [*ends, end_us], strict=True)]
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for each value, null included."""
+    return np.asarray(column.combine_chunks().dictionary_encode(null_encoding="encode").indices)
+
+
+def _int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    return np.asarray(column.cast(pa.int64()))
+
+
+def _there(begins_us: int, ends_us: int | None, at_us: int) -> bool:
+    return begins_us <= at_us and (ends_us is None or ends_us > at_us)
 
 
 def _hash(user: str) -> bytes:
     return hashlib.blake2b(user.encode(), digest_size=8).digest()
 
 
-def there(rows: Sequence[Row], at_us: int) -> bool:
-    """Whether this is somebody at `at_us`: seen by then, and not an anonymous person who has become known."""
-    end_us = rows[-1][2] if rows else None
-    return bool(rows) and rows[0][0] <= at_us and (end_us is None or end_us > at_us)
-
-
 def lived(rules: Rules, user: str, rows: Sequence[Row], at_us: int, judge: Judge = unjudged) -> Life | None:
     """A person's life under rules, up to `at_us`; None: there was no such person then."""
-    if not there(rows, at_us):
+    if not rows or not _there(rows[0][0], rows[-1][2], at_us):
         return None
     folded = fold(rules, rows, at_us, judge=judge)
     held = folded.state.held

@@ -23,7 +23,7 @@ from serving.offline import OfflineRows
 from serving.playbook import Playbook
 from serving.policy import Seen
 from serving.rules import Rules, State
-from serving.rules.history import History, there
+from serving.rules.history import History, Past
 from serving.segments import timeline
 from serving.segments.journal import FILE, Change, Entry, Journal
 from serving.segments.keeper import ENGAGEMENT, PERSONAS, RULES, persona_cause
@@ -55,9 +55,9 @@ def fill(
         if settings.history == "sqlite":
             fill_history(history, settings, at_us)
         filling = Filling(settings, domain, playbook, model, at_us, history, journal)
-        for person, rows in History(settings.features, playbook.rules.needs).people(done=done):
-            if there(rows, at_us):
-                filling.add(person, [row for row in rows if row[0] <= at_us])
+        for past in History(settings.features, filling.needs).pasts(filling.only_rules, done=done):
+            if past.there(at_us):
+                filling.add(past)
         return filling.finish()
     finally:
         history.close()
@@ -83,12 +83,22 @@ class Filling:
         self._eras = [(since, Rules.from_content(content)) for since, content in eras]
         self._offline = OfflineRows(settings.features, list(domain.feature_types))
         self._events = _events(settings, at_us)
-        self._waiting: dict[str, list[timeline.Row]] = {}
+        self._waiting: dict[str, Past] = {}
         self._people = 0
 
-    def add(self, person: str, rows: list[timeline.Row]) -> None:
-        """Somebody's change points, the oldest first, none after the time of filling."""
-        self._waiting[person] = rows
+    @property
+    def needs(self) -> list[str]:
+        """The stored features that the rules of any era read."""
+        return sorted({name for _, rules in self._eras for name in rules.needs})
+
+    @property
+    def only_rules(self) -> Rules | None:
+        """The rules that have always been in force; None where others were before."""
+        return self._eras[0][1] if len(self._eras) == 1 else None
+
+    def add(self, past: Past) -> None:
+        """Somebody's change points; those after the time of filling are left out."""
+        self._waiting[past.person] = past.until(self._at_us)
         if len(self._waiting) >= AT_ONCE:
             self._write()
 
@@ -100,18 +110,19 @@ class Filling:
     def _write(self) -> None:
         in_force = self._offline.in_force(dict.fromkeys(self._waiting, -1), self._at_us)
         people, changes = dict[str, Entry](), list[Change]()
-        for person, rows in self._waiting.items():
+        for person, past in self._waiting.items():
             if self._journal.document(person) is None and person in in_force:
                 values, event_us, _ = in_force[person]
-                found, told = self._person(person, rows, Snapshot(values, event_us))
+                found, told = self._person(past, Snapshot(values, event_us))
                 people[person] = found.entry()
                 changes += told
         self._journal.write(people, changes)
         self._people += len(people)
         self._waiting.clear()
 
-    def _person(self, person: str, rows: list[timeline.Row], row: Snapshot) -> tuple[Person, list[Change]]:
-        done = timeline.follow(self._eras, rows, State(), 0, self._at_us)
+    def _person(self, past: Past, row: Snapshot) -> tuple[Person, list[Change]]:
+        person = past.person
+        done = timeline.follow(self._eras, past.rows, State(), 0, self._at_us, quiet=past.quiet)
         row = with_elapsed(self._domain, row, self._at_us)
         placed = place(self._at_us, row, Situation(done.state), self._model, self._playbook)
         changes = [

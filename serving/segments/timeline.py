@@ -4,11 +4,12 @@ rows (at, values, until) x eras (since, rules) -> [advance over each piece of ti
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple
 
 from serving.decide import Value
 from serving.rules import Facts, Move, Rules, State, advance
+from serving.rules.fold import FOREVER
 
 Row = tuple[int, Mapping[str, Value], int | None]
 """A change point (µs), the stored values from then on, and the next change point (null: none is known)."""
@@ -16,7 +17,6 @@ Era = tuple[int, Rules]
 """From when on (µs) these rules are in force."""
 Scored = Callable[[Mapping[str, Value], int], Mapping[str, Any]]
 """Stored values at a moment (µs) -> `score`, `engagement` and `persona` of Facts."""
-FOREVER = 2**62
 
 
 class Followed(NamedTuple):
@@ -35,15 +35,25 @@ class Followed(NamedTuple):
 
 
 def follow(
-    eras: Sequence[Era], rows: Iterable[Row], state: State, through_us: int, at_us: int, scored: Scored | None = None
+    eras: Sequence[Era],
+    rows: Iterable[Row],
+    state: State,
+    through_us: int,
+    at_us: int,
+    scored: Scored | None = None,
+    quiet: Iterable[bool] = (),
 ) -> Followed:
     """Go on from `through_us`, to which `state` was followed, to `at_us`.
 
-    rows: in order of time; the first may have begun before `through_us`. scored: null: nobody is scored.
+    rows: in order of time; the first may have begun before `through_us`. scored: null: nobody is scored. quiet: of each
+    row whether the one set of rules, in force from ever on, need not look at it; the last row never is.
     """
     moves, stepped, until, due = list[tuple[Move, str]](), through_us, None, None
-    for begins_us, values, ends_us in rows:
+    for (begins_us, values, ends_us), still in zip(rows, chain(quiet, repeat(False)), strict=False):
         until = ends_us
+        if still and (due is None or due >= min(at_us + 1, ends_us or FOREVER)):
+            stepped = max(stepped, begins_us)
+            continue
         for start, last, rules in _pieces(eras, max(begins_us, through_us), min(at_us, (ends_us or FOREVER) - 1)):
             facts = Facts(values, start, **(scored(values, start) if scored and rules.uses_score else {}))
             done = advance(rules, state, facts, last)

@@ -27,6 +27,7 @@ time.sleep(600)
 def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
+
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path

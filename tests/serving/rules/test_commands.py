@@ -10,7 +10,7 @@ from feature_repo.settings import Settings
 from serving.__main__ import main
 from serving.engine import rfc3339
 from serving.rules.fold import fold
-from serving.rules.history import History, NoHistoryError, there
+from serving.rules.history import History, NoHistoryError
 from serving.rules.reading import load
 
 OLD = "domain: saas\nsegments:\n  keen: {why: clicks, when: clicks >= 100}\n"
@@ -158,14 +158,14 @@ def test_rows_of_one_moment_and_rows_that_repeat(state: SimpleNamespace, tmp_pat
     )
     pq.write_table(table, tmp_path / "0000.parquet")
     people = dict(History(tmp_path, ["clicks"]).people())
+    pasts = {past.person: past for past in History(tmp_path, ["clicks"]).pasts(None)}
     assert people == {
         "u": [(10, {"clicks": 1}, 30), (30, {"clicks": 3}, None)],
         "v": [(9, {"clicks": 4}, 15)],
     }
-    assert [[there(people[u], at) for at in (8, 9, 14, 15, 99)] for u in "vu"] == [
+    assert [[pasts[u].there(at) for at in (8, 9, 14, 15, 99)] for u in "vu"] == [
         [False, True, True, False, False], [False, False, True, True, True],
     ]  # fmt: skip
-    assert not there([], 9)
     assert [History(tmp_path, ["clicks"]).sample(1, at) for at in (8, 9, 15)] == [set(), {"v"}, {"u"}]
     assert History(tmp_path, []).sample(9, 14) == {"u", "v"}
     rules = load(written(tmp_path, "r.yaml", OLD.replace(">= 100", "== 1")), state.domain)
