@@ -69,9 +69,12 @@ class Past:
 
     @property
     def rows(self) -> Iterator[Row]:
-        """The rows, made one by one."""
-        for number, (begins_us, ends_us) in enumerate(zip(self.begins, self.ends, strict=True), self.first):
-            yield begins_us, Values(self.values, number), ends_us
+        """The rows, made one by one; those that the rules look at as dictionaries, which are read faster."""
+        for number, (begins_us, ends_us, still) in enumerate(
+            zip(self.begins, self.ends, self.quiet, strict=True), self.first
+        ):
+            values = Values(self.values, number)
+            yield begins_us, values if still else dict(values), ends_us
 
     def there(self, at_us: int) -> bool:
         """Whether this is somebody at a time: seen by then, and not an anonymous person who has become known."""

@@ -6,7 +6,7 @@ champion ─► [segment and persona of the row in force] ────┘
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from feature_repo.contract.feedback import EVENTS as FEEDBACK
 from feature_repo.domain import Domain
@@ -82,7 +82,7 @@ class Filling:
         eras = journal.begin_era(playbook.rules.content, at_us)
         self._eras = [(since, Rules.from_content(content)) for since, content in eras]
         self._offline = OfflineRows(settings.features, list(domain.feature_types))
-        self._events = _events(settings, at_us)
+        self._events, self._later = _events(settings, at_us)
         self._waiting: dict[str, Past] = {}
         self._people = 0
 
@@ -109,18 +109,20 @@ class Filling:
 
     def _write(self) -> None:
         in_force = self._offline.in_force(dict.fromkeys(self._waiting, -1), self._at_us)
+        senders = {person: self._history.senders_of([person]) for person in in_force}
+        known = self._known(senders)
         people, changes = dict[str, Entry](), list[Change]()
-        for person, past in self._waiting.items():
-            if self._journal.document(person) is None and person in in_force:
-                values, event_us, _ = in_force[person]
-                found, told = self._person(past, Snapshot(values, event_us))
+        for person, (values, event_us, _) in in_force.items():
+            if self._journal.document(person) is None:
+                row = Snapshot(values, event_us)
+                found, told = self._person(self._waiting[person], row, known[person], senders[person])
                 people[person] = found.entry()
                 changes += told
         self._journal.write(people, changes)
         self._people += len(people)
         self._waiting.clear()
 
-    def _person(self, past: Past, row: Snapshot) -> tuple[Person, list[Change]]:
+    def _person(self, past: Past, row: Snapshot, known: Known, senders: Set[str]) -> tuple[Person, list[Change]]:
         person = past.person
         done = timeline.follow(self._eras, past.rows, State(), 0, self._at_us, quiet=past.quiet)
         row = with_elapsed(self._domain, row, self._at_us)
@@ -137,7 +139,7 @@ class Filling:
             if segment is not None:
                 changes.append(Change(person, source, segment, True, self._at_us, cause, of_model, self._at_us))
         document = Document(
-            self._known(person),
+            known,
             done.state,
             done.stepped_us,
             done.until_us,
@@ -145,24 +147,31 @@ class Filling:
             placed.engagement,
             placed.persona,
         )
-        return Person(document, self._seen(person)), changes
+        return Person(document, self._seen(person, senders)), changes
 
-    def _known(self, person: str) -> Known:
-        senders = self._history.senders_of([person])
-        later = [row.ts_us for s in senders for row in self._events[s] if row.ts_us > self._at_us]
-        versions, left = self._history.versions(senders), self._history.left(senders)
-        versions = {s: NOTHING if s in left else version for s, version in versions.items()}
-        return Known(versions, self._history.position(), min(later, default=None))
+    def _known(self, senders: Mapping[str, Set[str]]) -> dict[str, Known]:
+        """What the history knows of the events of each person's senders."""
+        everybody, position = set().union(*senders.values()), self._history.position()
+        versions = self._history.versions(everybody) | dict.fromkeys(self._history.left(everybody), NOTHING)
+        return {
+            person: Known(
+                {sender: versions[sender] for sender in theirs},
+                position,
+                min((self._later[sender] for sender in theirs if sender in self._later), default=None),
+            )
+            for person, theirs in senders.items()
+        }
 
-    def _seen(self, person: str) -> Seen:
+    def _seen(self, person: str, senders: Set[str]) -> Seen:
         seen = Seen(self._playbook.policy.boundaries.session_gap_us)
-        rows = [row for sender in self._history.senders_of([person]) for row in self._events[sender]]
+        rows = [row for sender in senders for row in self._events.get(sender, ())]
         seen.add(owned(rows, person, self._at_us))
         return seen
 
 
-def _events(settings: Settings, at_us: int) -> Mapping[str, list[Row]]:
-    """By sender the events of the lake that say what became of what was shown, and when a session may have begun."""
+def _events(settings: Settings, at_us: int) -> tuple[Mapping[str, list[Row]], Mapping[str, int]]:
+    """By sender the events of the lake that say what became of what was shown, and when a session may have begun; and
+    the time (µs) of the first event after `at_us`."""
     import ibis
 
     con = ibis.duckdb.connect()
@@ -172,13 +181,15 @@ def _events(settings: Settings, at_us: int) -> Mapping[str, list[Row]]:
     events: defaultdict[str, list[Row]] = defaultdict(list)
     try:
         lake = ibis.to_sql(Lake(settings.lake).events(con), dialect="duckdb")
+        ahead = con.con.execute(f"select {SENDER}, min(ts_us) from ({lake}) where ts_us > {at_us} group by 1")
+        later = dict(ahead.fetchall())
         found = con.con.execute(
-            f"""select {SENDER}, {columns} from ({lake}) where (type = 'track' and name in ({names}))
-                or type in ({edges}) or ts_us > {at_us - LAST}"""
+            f"""select {SENDER}, {columns} from ({lake}) where ts_us <= {at_us}
+                and ((type = 'track' and name in ({names})) or type in ({edges}) or ts_us > {at_us - LAST})"""
         )
         while some := found.fetchmany(10_000):
             for values in some:
                 events[values[0]].append(Row(*values))
     finally:
         con.disconnect()
-    return events
+    return events, later

@@ -94,12 +94,13 @@ class Journal:
         with self._lock, Transaction(self._db):
             rows = [(person, e.due_us, e.document) for person, e in people.items()]
             self._db.executemany("INSERT OR REPLACE INTO people VALUES (?, ?, ?)", rows)
-            return [msgspec.structs.replace(c, seq=self._append(c)) for c in changes]
-
-    def _append(self, c: Change) -> int:
-        row = (c.person, c.source, c.segment, c.entered, c.at_us, c.cause, c.version, c.noted_us, c.corrects)
-        done = self._db.execute(f"INSERT INTO changes VALUES (NULL, {', '.join('?' * len(row))})", row)
-        return int(done.lastrowid or 0)
+            told = [
+                (c.person, c.source, c.segment, c.entered, c.at_us, c.cause, c.version, c.noted_us, c.corrects)
+                for c in changes
+            ]
+            self._db.executemany("INSERT INTO changes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", told)
+            last = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
+            return [msgspec.structs.replace(c, seq=seq) for seq, c in enumerate(changes, last - len(changes) + 1)]
 
     def document(self, person: str) -> bytes | None:
         """What was kept of a person last."""
