@@ -134,6 +134,7 @@ def events(domain: str, key: str) -> None:
     Example: python -m feature_repo events --key 5e318f8cf9cb
              python -m feature_repo events --key - < leaked-key.txt
     """
+    from feature_repo.contract.events import spoken
     from feature_repo.erasing.leaked_key import fingerprint_of, sent_by
 
     key = fingerprint_of(sys.stdin.readline().strip() if key == "-" else key)
@@ -141,7 +142,7 @@ def events(domain: str, key: str) -> None:
     click.echo(f"{sum(sent.events for sent in found):,} events of {len(found):,} users by the key {key}")
     for sent in found:
         first, last = (datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds") for us in sent[2:])
-        click.echo(f"{sent.events:8,}  {first}  {last}  {sent.user!r}")
+        click.echo(f"{sent.events:8,}  {first}  {last}  {spoken(sent.user)}")
 
 
 @main.command()
@@ -156,14 +157,20 @@ def lag(domain: str, as_json: bool) -> None:
 
     found = _explained(lambda: measure(Settings(domain=domain)))
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        from feature_repo.contract.events import ids_of
+
+        aside = [dict(zip(("user_id", "anonymous_id"), ids_of(u), strict=True)) | {"reason": r}
+                 for u, r in found.set_aside.items()]  # fmt: skip
+        click.echo(json.dumps(asdict(found) | {"set_aside": aside}))
         return
+    from feature_repo.contract.events import spoken
+
     click.echo(f"{found.log:8,}  events accepted and not applied yet")
     click.echo(f"{found.due:8,}  people whose online rows are due")
     click.echo(f"{found.lake:8,}  events that the lake lacks")
     click.echo(f"{len(found.set_aside):8,}  users set aside, because their row cannot be computed")
     for user, reason in list(found.set_aside.items())[:SHOWN_ASIDE]:
-        click.echo(f"{'':8}  {user!r}: {reason}")
+        click.echo(f"{'':8}  {spoken(user)}: {reason}")
 
 
 @main.command()

@@ -114,6 +114,7 @@ def parity(domain: str) -> None:
     """
     from rich.console import Console
 
+    from feature_repo.contract.events import key_of, spoken
     from monitoring.parity import parity as compare
     from serving.times import rfc3339
 
@@ -123,7 +124,8 @@ def parity(domain: str) -> None:
         click.echo(f"{found.vectors:,} vectors, 0 mismatches")
         return
     for example in found.examples:
-        who = f"{example['user_id']} at {rfc3339(example['at_us'])}, position {example['applied_position']}"
+        user = spoken(key_of(example["user_id"], example["anonymous_id"]))
+        who = f"{user} at {rfc3339(example['at_us'])}, position {example['applied_position']}"
         click.echo(f"{who}: {example['fault']}: {example['evidence']}")
     raise click.ClickException(f"{found.wrong:,} values in {found.wrong_vectors:,} vectors are not what the lake gives")
 

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from feature_repo.contract.events import ids_of
 from feature_repo.progress import track
 from feature_repo.settings import Settings
 from monitoring import children, distributed
@@ -76,15 +77,15 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
     with service(settings, port, at_us, console), patient_client(url, console) as client:
         times.append(time.monotonic())
         for user in people[:20]:
-            client.post("/v1/decide", json={"userId": user})
+            client.post("/v1/decide", json=_asked(user))
         answers, milliseconds = [], []
         for user in track([*people, "nobody-has-seen-me"], "deciding", console):
             began = time.perf_counter()
-            answer = client.post("/v1/decide", json={"userId": user})
+            answer = client.post("/v1/decide", json=_asked(user))
             milliseconds.append((time.perf_counter() - began) * 1000)
             answers.append(answer.raise_for_status().json())
         if people:
-            shown = client.post("/v1/decide", json={"userId": people[0], "explain": True}).json()
+            shown = client.post("/v1/decide", json=_asked(people[0]) | {"explain": True}).json()
             console.print_json(json.dumps(shown))
         times.append(time.monotonic())
         relived = relive(settings, client, f"live-{time.time_ns() // 1_000_000}", console)
@@ -95,6 +96,12 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
     seconds = [after - before for before, after in pairwise(times)]
     parts = dict(zip(("start", "decisions", "live users", "stop"), seconds, strict=True))
     return Live(answers, milliseconds, relived, parts)
+
+
+def _asked(user_key: str) -> dict[str, Any]:
+    """How one asks for a user."""
+    user_id, anonymous_id = ids_of(user_key)
+    return {"userId": user_id} if user_id is not None else {"anonymousId": anonymous_id}
 
 
 @contextmanager

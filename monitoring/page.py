@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from feature_repo.contract.events import key_of, spoken
 from monitoring import charts, words
 from monitoring.decisions import Decisions
 from monitoring.drift import Drift
@@ -95,6 +96,7 @@ def render(week: Week) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(date=words.date, rfc3339=rfc3339, moment=words.moment, percent=words.percent)
+    environment.filters["who"] = lambda example: spoken(key_of(example["user_id"], example["anonymous_id"]))
     environment.globals.update(
         charts=charts, marks=MARKS, watch=f"{WATCH:g}", drifted=f"{DRIFTED:g}", floor=f"{100 * FLOOR:g} %", limit=LIMIT
     )

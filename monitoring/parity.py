@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from feature_repo import domains
+from feature_repo.contract.events import ids_of
 from feature_repo.domain import Domain
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.log_to_lake import drain
@@ -232,7 +233,9 @@ class _Comparison:
             return
         named = self._diagnose(receipt, asked, served, known)
         self._found.faults[named.fault] = self._found.faults.get(named.fault, 0) + 1
-        example = {k: receipt[k] for k in ("decision_id", "user_id", "at_us", "applied_position")}
+        user_id, anonymous_id = ids_of(receipt["user_id"])
+        example = {"decision_id": receipt["decision_id"], "user_id": user_id, "anonymous_id": anonymous_id}
+        example |= {k: receipt[k] for k in ("at_us", "applied_position")}
         self._found.examples.append(example | {"fault": named.fault, "evidence": named.words, "features": differ})
 
     def _diagnose(

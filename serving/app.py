@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import UNSET
 
-from feature_repo.contract.events import ANONYMOUS, CONTROL
+from feature_repo.contract.events import CONTROL, key_of
 from feature_repo.storage import DamagedFile
 from serving import docs, openapi
 from serving.asgi import (
@@ -30,6 +30,7 @@ from serving.asgi import (
     answer_of,
     header,
     read_body,
+    real_user,
     send_answer,
     started,
 )
@@ -144,7 +145,7 @@ class App:
         if path.startswith(USERS):
             return await self._user(scope, USERS)
         if path.startswith(ANONYMOUS_USERS):
-            return await self._user(scope, ANONYMOUS_USERS, ANONYMOUS)
+            return await self._user(scope, ANONYMOUS_USERS)
         raise Refused(404, "not_found", f"there is no {path}; /openapi.json lists what there is")
 
     def _authorize(self, scope: Scope) -> None:
@@ -159,7 +160,7 @@ class App:
         request = _parse(_decide_request, body)
         engine = self._started()
         if request.user_id is not UNSET:
-            key, stale = request.user_id, False
+            key, stale = real_user(request.user_id, "$.userId"), False
         elif request.anonymous_id is not UNSET:
             (key,), stale = await engine.user_keys([request.anonymous_id])
         else:
@@ -171,6 +172,8 @@ class App:
         engine, asked = self._started(), len(request.user_ids) + len(request.anonymous_ids)
         if not 0 < asked <= MAX_USERS:
             raise Refused(422, "invalid_request", f"expected 1 to {MAX_USERS:,} ids together, got {asked:,}", "$")
+        for n, user_id in enumerate(request.user_ids):
+            real_user(user_id, f"$.userIds[{n}]")
         anonymous, stale = await engine.user_keys(request.anonymous_ids)
         decisions = await engine.decide_many([*request.user_ids, *anonymous], request.explain, stale)
         return Answer(_encoder.encode(BatchResponse(decisions)))
@@ -192,17 +195,16 @@ class App:
         self._authorize(scope)
         return await started(self.declared).respond()
 
-    async def _user(self, scope: Scope, route: str, kind: str = "") -> Answer:
+    async def _user(self, scope: Scope, route: str) -> Answer:
         id_, what = _user_and_what(scope, route)
         if scope["method"] not in USER_METHODS[what]:
             allow = ", ".join(USER_METHODS[what])
             told = f"{route}{{id}}{what} takes {allow}, not {scope['method']}"
             raise Refused(405, "method_not_allowed", told, None, (b"allow", allow.encode()))
         self._authorize(scope)
+        key = real_user(id_, "id") if route == USERS else key_of(None, id_)
         query = scope.get("query_string", b"")
-        return await started(self.users).respond(
-            scope["method"], f"{kind}{id_}", what, query, header(scope, b"accept") or b""
-        )
+        return await started(self.users).respond(scope["method"], key, what, query, header(scope, b"accept") or b"")
 
     def _started(self) -> Engine:
         return started(self.engine)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from feature_repo.contract.events import ANONYMOUS, Reason
 from serving.schema import Problem
 
 Scope = MutableMapping[str, Any]
@@ -65,6 +66,18 @@ def started(part: Part | None) -> Part:
         told = "the service is starting; try again in a moment"
         raise Refused(503, "starting", told, None, (b"retry-after", b"1"))
     return part
+
+
+def real_user(user_id: str, where: str) -> str:
+    """A user id that somebody asks by.
+
+    Raises:
+        Refused: 422, no event can have it (see events.ANONYMOUS).
+    """
+    if user_id.startswith(ANONYMOUS):
+        told = f"no userId begins with {ANONYMOUS!r}: ask for an anonymous user by the anonymous id itself"
+        raise Refused(422, Reason.RESERVED_ID, told, where)
+    return user_id
 
 
 def answer_of(refused: Refused) -> Answer:

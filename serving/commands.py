@@ -6,7 +6,7 @@ import sys
 import click
 
 from feature_repo.command import domain_option
-from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.events import ANONYMOUS, key_of
 from feature_repo.settings import SOURCE, Settings
 
 anonymous_option = click.option("--anonymous-id", help="An anonymous id, in place of USER_ID.")
@@ -16,7 +16,9 @@ def _user_key(user_id: str | None, anonymous_id: str | None) -> str:
     """The key of the user who is asked for by one of both ids."""
     if (user_id is None) == (anonymous_id is None):
         raise click.UsageError("expected either USER_ID or --anonymous-id")
-    return user_id if user_id is not None else f"{ANONYMOUS}{anonymous_id}"
+    if user_id is not None and user_id.startswith(ANONYMOUS):
+        raise click.UsageError(f"no user id begins with {ANONYMOUS!r}: ask for an anonymous user by --anonymous-id")
+    return key_of(user_id, anonymous_id)
 
 
 GRACE = ("--timeout-graceful-shutdown", "10")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from feature_repo.contract.events import key_of
 from feature_repo.erasing.erasure import Plan
 from feature_repo.erasing.tombstones import mentions
 from feature_repo.settings import Settings
@@ -24,7 +25,9 @@ def _examples(path: Path, erasing: Plan) -> int:
     if not path.exists():
         return 0
     found, people = json.loads(path.read_text()), {*erasing.senders, *erasing.touched}
-    kept = [example for example in found["examples"] if example["user_id"] not in people]
+    kept = [
+        example for example in found["examples"] if key_of(example["user_id"], example["anonymous_id"]) not in people
+    ]
     gone = len(found["examples"]) - len(kept)
     if gone:
         part = path.with_suffix(".part")

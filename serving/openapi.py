@@ -193,7 +193,8 @@ def _user(operation: str, summary: str, parameters: list[Json]) -> Json:
 
 def _segments() -> Json:
     filters = [
-        collect.parameter("user", "query", "Only this person's changes."),
+        collect.parameter("user", "query", "Only the changes of the user with this id."),
+        collect.parameter("anonymousId", "query", "Only the changes of this anonymous user; not with `user`."),
         collect.parameter("segment", "query", "Only changes of this segment."),
         collect.parameter("after", "query", "Changes after this `seq`; Last-Event-ID, where it is given, counts more."),
         collect.parameter("Last-Event-ID", "header", "The id of the last event that was read: `seq`."),
@@ -211,7 +212,7 @@ def _segments() -> Json:
     told = {"tags": ["segments"], "security": [{"serverKey": []}, {}]}
     now: Json = {"operationId": "segments", "summary": "How many people are in each segment, and the last changes."}
     follow: Json = {"operationId": "followSegments", "summary": "Changes as they happen.", "parameters": filters}
-    positions = {"422": "No such position can be."}
+    positions = {"422": "No such position or user can be."}
     return {
         SEGMENTS: {"get": now | told | {"responses": {"200": _described("Now.", "SegmentsNow")} | _problems(refusals)}},
         STREAM: {"get": follow | told | {"responses": {"200": stream} | _problems(refusals | positions)}},

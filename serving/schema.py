@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from feature_repo.contract.events import ANONYMOUS
 from serving.why.answers import Explanation
 
 MAX_USERS = 1_000
@@ -15,7 +16,11 @@ MAX_USERS = 1_000
 UserId = Annotated[
     str,
     Meta(
-        min_length=1, max_length=256, description="The person, as the product's events name them.", examples=["u-1842"]
+        min_length=1,
+        max_length=256,
+        description="The person, as the product's events name them. None begins with `anon:`.",
+        examples=["u-1842"],
+        extra_json_schema={"pattern": f"^(?!{ANONYMOUS})"},
     ),
 ]
 AnonymousId = Annotated[

@@ -280,7 +280,7 @@ class Users:
             events=list(map(_event, events)),
             decisions=[_decision(d) for d in decisions],
             refused=[HeldRefusal(rfc3339(r.received_us), r.reason, r.detail, as_json(r.raw)) for _, r in refused],
-            undelivered=[d for d in DeadLetters(folder(self._settings)).all() if d.event.user_id in of.senders],
+            undelivered=[d for d in DeadLetters(folder(self._settings)).all() if d.event.person in of.senders],
             next=last if more else None,
         )
 

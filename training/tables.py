@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.contract.events import ANONYMOUS
+from feature_repo.contract.events import spoken
 
 if TYPE_CHECKING:
     from training.discovery import Discovered
@@ -40,16 +40,10 @@ def candidates(trained: "Trained", console: Console | None = None) -> None:
     if trained.left_out:
         out.print(
             f"Left out: {len(trained.left_out)} of {trained.users} users, whose outcome came before their anchor, "
-            f"such as {shown_id(trained.left_out[0])}"
+            f"such as {spoken(trained.left_out[0])}"
         )
     if trained.personas is not None:
         clusterings(trained.personas, out)
-
-
-def shown_id(user: str) -> str:
-    """A user id, or what marks an anonymous one: `anonymousId ...`."""
-    anonymous = user.removeprefix(ANONYMOUS)
-    return user if anonymous == user else f"anonymousId {anonymous}"
 
 
 def clusterings(found: "Discovered", console: Console | None = None) -> None:

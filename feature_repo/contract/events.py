@@ -32,7 +32,10 @@ from feature_repo.contract.refusals import MEANING, Reason, Refusal, RefusedErro
 from feature_repo.contract.wire import canonical_json, decode
 from feature_repo.domain import Domain
 
-__all__ = ["ANONYMOUS", "MEANING", "VERSION", "Event", "Reason", "Refusal", "canonical_json", "ids_of", "parse"]
+__all__ = [
+    "ANONYMOUS", "MEANING", "VERSION", "Event", "Reason", "Refusal", "canonical_json", "ids_of", "key_of", "parse",
+    "spoken",
+]  # fmt: skip
 
 VERSION = 1
 TYPES = frozenset({"track", "identify", "page", "screen", "group", "alias"})
@@ -44,8 +47,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
 }
 
 ANONYMOUS = "anon:"
-"""What the key of an anonymous user begins with, inside: callers give and get `userId` and `anonymousId`."""
-"""What the entity key of somebody never identified begins with; no userId may."""
+"""What the key of an anonymous user begins with, inside: callers give and get `userId` and `anonymousId`. No userId
+begins with it, so that no user has the key of an anonymous one."""
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that no id or name may have: they end lines, hide in logs, and cannot be in an address."""
@@ -81,6 +84,25 @@ def ids_of(user_key: str) -> tuple[str | None, str | None]:
     if user_key.startswith(ANONYMOUS):
         return None, user_key.removeprefix(ANONYMOUS)
     return user_key, None
+
+
+def key_of(user_id: str | None, anonymous_id: str | None) -> str:
+    """A user's key, of a user id, or of an anonymous id where there is none.
+
+    >>> key_of("u-1", None), key_of(None, "d-1")
+    ('u-1', 'anon:d-1')
+    """
+    return user_id if user_id is not None else f"{ANONYMOUS}{anonymous_id}"
+
+
+def spoken(user_key: str) -> str:
+    """What a user is called in text for people.
+
+    >>> spoken("u-1"), spoken("anon:visitor-9")
+    ('u-1', 'anonymous visitor-9')
+    """
+    user_id, anonymous_id = ids_of(user_key)
+    return user_id if user_id is not None else f"anonymous {anonymous_id}"
 
 
 def parse(raw: bytes | str | dict[str, Any], domain: Domain, received_us: int) -> Event | Refusal:

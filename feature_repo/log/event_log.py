@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from feature_repo.contract.events import ANONYMOUS, Event
+from feature_repo.contract.events import Event, key_of
 from feature_repo.storage import BusyError
 
 __all__ = ["BROKERS", "Busy", "BusyError", "Delivered", "EventLog", "OnPoison", "open_log"]
@@ -106,7 +106,7 @@ def shard_key(event: Event) -> str:
     >>> shard_key(Event("page", "m", None, "a1", 0, 0, None, {}, {}, {}))
     'anon:a1'
     """
-    return event.user_id if event.user_id is not None else f"{ANONYMOUS}{event.anonymous_id}"
+    return key_of(event.user_id, event.anonymous_id)
 
 
 def encode(event: Event) -> bytes:

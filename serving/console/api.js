@@ -41,7 +41,11 @@ export function add(to, ...children) {
   to.append(...children.flat().filter(c => c != null && c !== false))
   return to
 }
-export const link = (id, text = id) => el("a", { href: `#/users/${encodeURIComponent(id)}` }, text)
+// Whom a document is about, by its `userId` or `anonymousId`: kind is what the paths begin with.
+export const whose = ({ userId, anonymousId }) => userId != null ? { kind: "users", id: userId }
+  : { kind: "anonymous", id: anonymousId }
+export const called = ({ kind, id }) => kind == "users" ? id : `anonymous ${id}`
+export const link = who => el("a", { href: `#/${who.kind}/${encodeURIComponent(who.id)}` }, called(who))
 export const chips = names => names.map(n => el("span", { className: "chip" }, n))
 export const list = items => items.length ? el("ul", {}, items.map(i => el("li", {}, i))) : null
 export const terms = pairs => el("dl", {}, Object.entries(pairs).filter(([, v]) => v != null && v.length !== 0)

@@ -1,5 +1,5 @@
 // Who is where, and who moves: GET /v1/segments for the start, then its stream.
-import { ask, chips, clock, el, follow, link, problem } from "./api.js"
+import { ask, chips, clock, el, follow, link, problem, whose } from "./api.js"
 
 const SOURCES = { rules: "By rules", engagement: "By engagement", personas: "Personas" }
 const MOST = 50
@@ -65,7 +65,7 @@ function row(segment, n, most) {
 }
 
 function move(c) {
-  return el("li", { className: "new" }, clock(c.at), " ", link(c.userId), c.entered ? " entered " : " left ",
+  return el("li", { className: "new" }, clock(c.at), " ", link(whose(c)), c.entered ? " entered " : " left ",
     chips([c.segment]), c.correctsSeq != null && el("strong", {}, "correction "),
     el("div", { className: "soft" }, c.cause))
 }

@@ -1,14 +1,14 @@
 // One person: who it is, features with their age, the history of segments, decisions with reasons.
-import { add, age, ask, chips, clock, el, inWords, list, problem, span, terms } from "./api.js"
+import { add, age, ask, called, chips, clock, el, inWords, list, problem, span, terms } from "./api.js"
 
 const LAST = 20
 
-export async function user(main, signal, id) {
+export async function user(main, signal, who) {
   const waits = el("p", { className: "soft", role: "status" }, "Looking up all that is held of this person …")
-  main.append(el("h1", {}, id), waits)
+  main.append(el("h1", {}, called(who)), waits)
   let held, book
   try {
-    [held, book] = await Promise.all([everything(id, signal), ask("v1/playbook", { signal })])
+    [held, book] = await Promise.all([everything(who, signal), ask("v1/playbook", { signal })])
   } catch (e) {
     if (!signal.aborted) waits.replaceWith(problem(e))
     return
@@ -16,7 +16,8 @@ export async function user(main, signal, id) {
   waits.remove()
   const { profile, features, segments } = held
   const answer = el("div", { role: "status", className: "card" })
-  const decide = el("button", { onclick: () => ask("v1/decide", { method: "POST", body: { userId: id, explain: true }, signal })
+  const asked = { [who.kind == "users" ? "userId" : "anonymousId"]: who.id, explain: true }
+  const decide = el("button", { onclick: () => ask("v1/decide", { method: "POST", body: asked, signal })
     .then(d => answer.replaceChildren(decision(d)), e => signal.aborted || answer.replaceChildren(problem(e))) }, "Decide now")
   add(main,
     held.optedOut && el("p", {}, el("strong", {}, "Opted out: "), "not profiled, and shown the default journey."),
@@ -32,8 +33,8 @@ export async function user(main, signal, id) {
   )
 }
 
-async function everything(id, signal) {
-  const path = `v1/users/${encodeURIComponent(id)}?limit=5000`
+async function everything({ kind, id }, signal) {
+  const path = `v1/${kind}/${encodeURIComponent(id)}?limit=5000`
   const held = await ask(path, { signal })
   for (let next = held.next; next;) {
     const page = await ask(`${path}&after=${next.after}&decisionsAfter=${next.decisionsAfter}&refusedAfter=${next.refusedAfter}`, { signal })

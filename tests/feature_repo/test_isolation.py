@@ -14,6 +14,8 @@ from feature_repo import domains
 from feature_repo.__main__ import main
 from feature_repo.erasing import erasure
 from feature_repo.feature_store.store import apply
+from feature_repo.history.history_store import open_history
+from feature_repo.lake.log_to_lake import log_file
 from feature_repo.log.event_log import Delivered
 from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings
@@ -77,8 +79,9 @@ def test_the_others_go_on_and_the_user_is_tried_again_with_an_event_and_after_a_
     assert live.lag() == 0 and lag(settings).set_aside == live.set_aside
     monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
     shown = CliRunner().invoke(main, ["lag"]).output
-    assert "1  users set aside" in shown and "'bad': DecodeError" in shown
-    assert json.loads(CliRunner().invoke(main, ["lag", "--json"]).output)["set_aside"].keys() == {"bad"}
+    assert "1  users set aside" in shown and " bad: DecodeError" in shown
+    (aside,) = json.loads(CliRunner().invoke(main, ["lag", "--json"]).output)["set_aside"]
+    assert (aside["user_id"], aside["anonymous_id"]) == ("bad", None)
     live.close()
     damage(settings, "bad", "{}")  # mended
     live = Embedded(settings, clock).start()
@@ -178,3 +181,18 @@ def test_nobody_waits_in_the_slow_lane_for_who_fails_there(tmp_path: Path) -> No
     assert clicks(settings, ["bad", "good"]) == [None, 1]
     assert processor.aside.keys() == {"bad"} and not processor.slow
     processor.history.close()
+
+
+def test_who_is_set_aside_is_named_by_user_id_or_anonymous_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path, domain="saas")
+    history = open_history(settings)
+    history.set_aside({"anon:visitor-9": "DecodeError", "u1": "DecodeError"}, 1)
+    history.close()
+    log_file(settings).touch()
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    shown = CliRunner().invoke(main, ["lag"]).output
+    assert " anonymous visitor-9: DecodeError" in shown and " u1: DecodeError" in shown
+    assert json.loads(CliRunner().invoke(main, ["lag", "--json"]).output)["set_aside"] == [
+        {"user_id": None, "anonymous_id": "visitor-9", "reason": "DecodeError"},
+        {"user_id": "u1", "anonymous_id": None, "reason": "DecodeError"},
+    ]

@@ -77,7 +77,8 @@ def log_into(folder: Path, at_us: int, count: int = 60) -> None:
 def served(feature: str) -> Parity:
     """Sixty decisions: two vectors wrong in two features, six not comparable."""
     tallies = {feature: Tally(54, mismatched=2), "pages": Tally(54, missing=1), "never": Tally(54)}
-    example = {"decision_id": "d1", "user_id": "u1", "at_us": AT - DAY, "applied_position": 12_345, "features": {}}
+    example = {"decision_id": "d1", "user_id": None, "anonymous_id": "visitor-9", "at_us": AT - DAY}
+    example |= {"applied_position": 12_345, "features": {}}
     older = {"fault": "an older row", "evidence": "equals the row as of position 12,001, 3 events ago"}
     ended = {
         "fault": "a row served after its end",

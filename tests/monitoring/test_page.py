@@ -108,6 +108,7 @@ def test_replays_and_the_training_period_are_said(make_week: MakeWeek) -> None:
 def test_what_was_served_wrong_is_shown_with_its_evidence(make_week: MakeWeek) -> None:
     html = " ".join(render(make_week()).split())
     assert "54 feature vectors that decisions were made from" in html and "2 wrong, in 3 values" in html
+    assert "<td>anonymous visitor-9</td>" in html and "anon:" not in html
     assert "an older row<small>equals the row as of position 12,001, 3 events ago</small>" in html
     assert "<td>2026-05-27T20:26:40.000000Z</td><td>12,345</td>" in html and UNKNOWN in html
     wrong = html[html.index("Features that were served wrong") :]

@@ -259,3 +259,19 @@ def test_the_command_names_the_fault_and_fails(world: World, monkeypatch: Patch)
     said = " ".join(result.output.split())
     assert "u1 at 2023-11-14T22:13:21.000000Z, position 2: a lost event: equals the row without event u1-1" in said
     assert "values in 1 vectors are not what the lake gives" in said
+
+
+def test_a_wrong_vector_of_an_anonymous_user_names_the_anonymous_id(world: World, monkeypatch: Patch) -> None:
+    world.send(clicked(None, 1, BEGIN, "visitor-9"), clicked("u1", 1, BEGIN))
+    world.decide("anon:visitor-9", "u1")
+    for user in ("anon:visitor-9", "u1"):
+        force(world, user, stored(world, user) | {"clicks": 7})
+        world.decide(user)
+    found = world.compare()
+    assert sorted(str((e["user_id"], e["anonymous_id"])) for e in found.examples) == [
+        "('u1', None)", "(None, 'visitor-9')",
+    ]  # fmt: skip
+    assert "anon:" not in (world.settings.state / "parity.json").read_text()
+    monkeypatch.setenv("FIRSTMILE_HOME", str(world.settings.home))
+    printed = CliRunner().invoke(main, ["parity"]).output
+    assert "\nanonymous visitor-9 at " in printed and "\nu1 at " in printed and "anon:" not in printed

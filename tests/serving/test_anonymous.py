@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from feature_repo.settings import Settings
 from serving.__main__ import main
+from serving.users import METHODS
 from tests.serving.test_users import Service, event, until
 
 HOUR = 3_600_000_000
@@ -83,6 +84,26 @@ def test_of_a_linked_anonymous_id_the_user_id_is_told(service: Service) -> None:
         assert refused.json()["message"] == "anonymousId d was identified as u1: ask by that userId"
 
 
+def test_nobody_can_be_asked_for_by_the_inner_form(service: Service) -> None:
+    """A user id that begins so is refused in events too, so that no user can be taken for an anonymous one."""
+    (receipt,) = service.send(event(1, "anon:d"))
+    assert (receipt["status"], receipt["reason"]) == ("refused", "reserved_id")
+    service.send(event(2, None, "d"))
+    asked = [
+        ("POST", "/v1/decide", {"userId": "anon:d"}, "$.userId"),
+        ("POST", "/v1/decide/batch", {"userIds": ["u", "anon:d"]}, "$.userIds[1]"),
+        *[(m, f"/v1/users/anon%3Ad{w}", None, "id") for w, methods in METHODS.items() for m in methods],
+    ]
+    for method, path, body, where in asked:
+        refused = service.ask(method, path, json=body) if body else service.ask(method, path)
+        problem = refused.json()
+        assert (refused.status_code, problem["code"], problem["where"]) == (422, "reserved_id", where), path
+        assert "by the anonymous id" in problem["message"]
+    assert decided(service, anonymousId="d") == who(None, "d")  # neither erased nor opted out
+    (receipt,) = service.send(event(3, None, "anon:d"))
+    assert receipt["status"] == "accepted" and service.ask("GET", "/v1/anonymous/anon%3Ad").status_code == 200
+
+
 def test_the_commands_take_an_anonymous_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(Settings(home=tmp_path, domain="saas"))
     service.send(event(1, None, "d"), event(2, None, "e"), event(3, "u1", "e", "identify"))
@@ -99,3 +120,4 @@ def test_the_commands_take_an_anonymous_id(tmp_path: Path, monkeypatch: pytest.M
     assert refused.exit_code == 1 and "was identified as u1" in refused.output
     for command in ("decide", "export", "erase"):
         assert "expected either USER_ID or --anonymous-id" in run(command).output
+        assert "no user id begins with 'anon:'" in run(command, "anon:d").output

@@ -8,7 +8,10 @@ from typing import Any
 import ibis
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from feature_repo.__main__ import main as feature_repo
+from feature_repo.contract.events import ids_of
 from feature_repo.contract.origin import fingerprint, user_hash
 from feature_repo.erasing import leaked_key
 from feature_repo.feature_store.backfill import backfill
@@ -50,7 +53,9 @@ class Keyed(Service):
 
     def held(self, user: str) -> list[str]:
         """The message ids of a user's export."""
-        answer = self.ask("GET", f"/v1/users/{user}")
+        user_id, anonymous_id = ids_of(user)
+        path = f"/v1/users/{user_id}" if user_id is not None else f"/v1/anonymous/{anonymous_id}"
+        answer = self.ask("GET", path)
         return sorted(e["messageId"] for e in answer.json()["events"]) if answer.status_code == 200 else []
 
 
@@ -175,7 +180,7 @@ def test_an_attacker_who_came_first_does_not_stop_the_owners_erasure(keyed: Call
 def test_a_device_that_stayed_can_be_erased_by_itself(keyed: Callable[..., Keyed]) -> None:
     service = keyed()
     service.sent(PUBLIC, *PAGES, TAKEOVER)
-    report = service.ask("DELETE", f"/v1/users/anon:{DEVICE}").json()
+    report = service.ask("DELETE", f"/v1/anonymous/{DEVICE}").json()
     assert report["status"] == "erased"
     assert service.held(f"anon:{DEVICE}") == [] and clicks(service, ATTACKER) == 0
 
@@ -208,7 +213,7 @@ def test_the_receipt_says_which_copy_counts(keyed: Callable[..., Keyed]) -> None
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
-    keyed: Callable[..., Keyed], tmp_path: Path, compacted: bool
+    keyed: Callable[..., Keyed], tmp_path: Path, compacted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [*PAGES, CLAIM, event(30, "other"), event(33, "both", properties={"feature": "good"})]
     bad = [event(31, "other"), event(32, "forged"), event(34, "brother", DEVICE, "identify"), event(35, None, DEVICE)]
@@ -229,6 +234,9 @@ def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
     assert [(sent.user, sent.events) for sent in found] == [
         (f"anon:{DEVICE}", 1), ("brother", 1), ("forged", 1), ("other", 1),
     ]  # fmt: skip
+    monkeypatch.setenv("FIRSTMILE_HOME", str(leaked.home))
+    listed = CliRunner().invoke(feature_repo, ["events", "--key", fingerprint(LEAKED)]).output
+    assert f"anonymous {DEVICE}\n" in listed and "  other\n" in listed and "anon:" not in listed
     assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (4, 4, 4)
     assert leaked_key.sent_by(leaked, fingerprint(LEAKED)) == []
     assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (0, 0, 0)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import domains
+from feature_repo.contract.events import ids_of
 from feature_repo.feature_store.backfill import alone, backfill
 from feature_repo.feature_store.store import feature_store, read_online
 from feature_repo.lake.lake import Lake
@@ -72,7 +73,7 @@ class Service:
         return receipts
 
     def decide(self, user: str) -> dict[str, Any]:
-        decision: dict[str, Any] = self.ask("POST", "/v1/decide", json={"userId": user}).json()
+        decision: dict[str, Any] = self.ask("POST", "/v1/decide", json=asked(user)).json()
         return decision
 
     def close(self) -> None:
@@ -80,6 +81,11 @@ class Service:
         self.app.users.close()
         self.live.close()
         self.engine.close()
+
+
+def asked(user_key: str) -> dict[str, str | None]:
+    user_id, anonymous_id = ids_of(user_key)
+    return {"userId": user_id} if user_id is not None else {"anonymousId": anonymous_id}
 
 
 @pytest.fixture
@@ -137,9 +143,11 @@ WORLD = [
 
 def fill(service: Service) -> None:
     """Everything that a person leaves anywhere, and another person beside them."""
-    for n in range(0, len(WORLD), 4):
+    service.send(WORLD[0])
+    service.decide(f"anon:{DEVICE}")
+    for n in range(1, len(WORLD), 4):
         service.send(*WORLD[n : n + 4])
-    for user in (WHO, OTHER, f"anon:{DEVICE}"):
+    for user in (WHO, OTHER):
         service.decide(user)
     backfill(service.settings, progress=False)
     service.send(event(20, WHO, properties={"feature": CANARY}), event(21, OTHER, properties={"feature": KEPT}))
@@ -151,7 +159,8 @@ def fill(service: Service) -> None:
     report.mkdir()
     (report / "index.html").write_text(f"<p>{CANARY}</p>")
     example = {"decision_id": "d", "at_us": 1, "applied_position": 1, "feature": "plan", "served": 1, "recomputed": 2}
-    kept = [example | {"user_id": WHO}, example | {"user_id": "somebody-else"}]
+    ids = (WHO, None), (None, DEVICE), ("somebody-else", None)
+    kept = [example | {"user_id": user, "anonymous_id": device} for user, device in ids]
     (service.settings.state / "parity.json").write_text(json.dumps({"vectors": 2, "wrong": 2, "examples": kept}))
     (service.settings.state / "service.log").write_text(f"a fault of {WHO}\na fault of nobody\n")
     for folder in ("spill", "tmp"):
@@ -186,7 +195,7 @@ def test_a_person_is_erased_from_every_store(new_service: Callable[..., Service]
     assert removed == {
         "quarantine": 2, "lake": 6, "log": removed["log"], "history": 5, "models": 0,
         "features": removed["features"], "online": 1, "segments": removed["segments"],
-        "webhooks": 0, "decisions": 3, "files": 3,
+        "webhooks": 0, "decisions": 3, "files": 4,
     }  # fmt: skip
     assert removed["segments"] > 0 and removed["log"] <= 6  # fewer where the lake had them long enough
     assert searching.found(service.settings.home, GONE) == []
@@ -292,12 +301,12 @@ def test_once_more_is_as_once_and_who_is_not_known_can_be_erased(new_service: Ca
 def test_somebody_anonymous_can_be_erased_until_they_are_known(new_service: Callable[..., Service]) -> None:
     service = new_service()
     service.send(event(1, None, DEVICE, properties={"feature": CANARY}), event(2, OTHER))
-    assert service.ask("GET", f"/v1/users/anon:{DEVICE}").json()["events"][0]["messageId"] == "message-1"
-    assert service.ask("DELETE", f"/v1/users/anon:{DEVICE}").status_code == 200
+    assert service.ask("GET", f"/v1/anonymous/{DEVICE}").json()["events"][0]["messageId"] == "message-1"
+    assert service.ask("DELETE", f"/v1/anonymous/{DEVICE}").status_code == 200
     assert searching.found(service.settings.home, [DEVICE, CANARY]) == []
     service.send(*WORLD[3:9])
     for method in ("GET", "DELETE"):
-        answer = service.ask(method, f"/v1/users/anon:{SHARED}")
+        answer = service.ask(method, f"/v1/anonymous/{SHARED}")
         assert (answer.status_code, answer.json()["code"]) == (409, "identified")
     assert service.send(event(51, None, SHARED))[0]["status"] == "accepted"
 
@@ -347,7 +356,7 @@ def test_every_file_that_names_a_person_is_in_the_export_or_has_a_reason(
     fill(service)
     service.send(event(50, OTHER, event="Unknown", properties={"of": WHO, "and": KEPT}))  # another's
     changed = SegmentChanged(
-        id="c1", user_id=WHO, segment="dormant", source="rules", entered=True, at=rfc3339(BEGIN),
+        id="c1", user_id=WHO, anonymous_id=None, segment="dormant", source="rules", entered=True, at=rfc3339(BEGIN),
         noted_at=rfc3339(BEGIN), cause="c", version="v", seq=1,
     )  # fmt: skip
     letter = Letter("webhook", rfc3339(BEGIN), 3, "gone", changed)

@@ -1,4 +1,5 @@
-"""Changes in the broker that holds the event log: `<name>.segments`, keyed by the user (see log/publisher.py)."""
+"""Changes in the broker that holds the event log: `<name>.segments`, keyed by the user id or anonymous id that is in
+them (see log/publisher.py)."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ class Broker:
         """As `Destination.deliver`: returns once the broker has acknowledged them all."""
         if self._open is None:
             self._open = self._connect(self._settings.broker, SUFFIX, self._settings.retention_days)
-        self._open.publish([(c.person, encode(document(c))) for c in changes])
+        told = [document(c) for c in changes]
+        self._open.publish([(d.user_id or d.anonymous_id or "", encode(d)) for d in told])
 
     def failed(self, changes: Sequence[Change], error: Exception, tries: int) -> float | None:
         """As `Destination.failed`."""

@@ -72,7 +72,7 @@ class DeadLetters:
 
     def erase(self, persons: Collection[str]) -> int:
         """Forget what is of these persons; how many letters went."""
-        return self._keep(lambda k: k.event.user_id not in persons)
+        return self._keep(lambda k: k.event.person not in persons)
 
     def _keep(self, wanted: Callable[[Letter], bool]) -> int:
         if not self.file.parent.exists():

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from feature_repo.contract.events import ids_of, key_of
 from serving.segments.journal import Change
 from serving.times import rfc3339
 
@@ -19,7 +20,8 @@ class SegmentChanged(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     type: Literal["segment.changed"] = TYPE
     id: Annotated[str, Meta(description="The same however often it is sent; no two changes share one.")]
-    user_id: str
+    user_id: Annotated[str | None, Meta(description="The user; null: an anonymous one.")]
+    anonymous_id: Annotated[str | None, Meta(description="The anonymous user's; null: a known one.")]
     segment: Annotated[str, Meta(examples=["active_learner"])]
     source: Annotated[str, Meta(description="`rules`, `engagement` or `personas`.")]
     entered: Annotated[bool, Meta(description="false: left.")]
@@ -33,12 +35,19 @@ class SegmentChanged(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         Meta(description="The change that this one takes back: by what is known now it never was. null: none."),
     ] = None
 
+    @property
+    def person(self) -> str:
+        """Whose it is, as the stores key them."""
+        return key_of(self.user_id, self.anonymous_id)
+
 
 def document(change: Change) -> SegmentChanged:
     """The document of a change out of the journal."""
+    user_id, anonymous_id = ids_of(change.person)
     return SegmentChanged(
         id=_id(change),
-        user_id=change.person,
+        user_id=user_id,
+        anonymous_id=anonymous_id,
         segment=change.segment,
         source=change.source,
         entered=change.entered,

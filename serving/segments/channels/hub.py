@@ -31,16 +31,16 @@ class Frame:
 
 
 class Listener:
-    """One reader. user, segment: whose changes, and of which segment; null: all. ended: nothing more is for it."""
+    """One reader. person, segment: whose changes, and of which segment; null: all. ended: nothing more is for it."""
 
-    def __init__(self, user: str | None, segment: str | None, most_waiting: int = MOST_WAITING) -> None:
-        self._user, self._segment = user, segment
+    def __init__(self, person: str | None, segment: str | None, most_waiting: int = MOST_WAITING) -> None:
+        self._person, self._segment = person, segment
         self.waiting = asyncio.Queue[Frame](most_waiting)
         self.ended = asyncio.Event()
 
     def wants(self, change: Change) -> bool:
         """Whether a change passes its filters."""
-        return self._user in (None, change.person) and self._segment in (None, change.segment)
+        return self._person in (None, change.person) and self._segment in (None, change.segment)
 
     def offer(self, frame: Frame) -> None:
         """Put a change in its queue, if it wants it; a full queue ends it."""

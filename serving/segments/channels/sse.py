@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import partial
 
-from serving.asgi import Receive, Refused, Scope, Send, Stream, header
+from feature_repo.contract.events import key_of
+from serving.asgi import Receive, Refused, Scope, Send, Stream, header, real_user
 from serving.collect.request import parameters
 from serving.segments.channels.hub import Frame, Hub, Listener
 from serving.segments.journal import Journal
@@ -42,11 +43,11 @@ class Streams:
         """The stream that a request asks for; it listens from now on.
 
         Raises:
-            Refused: 422, no such position; 503, see `Hub.add`.
+            Refused: 422, no such position or user; 503, see `Hub.add`.
         """
         query = parameters(scope.get("query_string", b""))
         after = _after(query, header(scope, b"last-event-id"))
-        listener = Listener(query.get("user"), query.get("segment"))
+        listener = Listener(_person(query), query.get("segment"))
         self._hub.add(listener)  # first: what comes from here on waits in its queue
         try:
             last = await asyncio.to_thread(self._journal.last)
@@ -97,6 +98,16 @@ class Streams:
         while not listener.waiting.empty():
             frames.append(listener.waiting.get_nowait())
         return b"".join(frame.raw for frame in frames if frame.seq > reached)
+
+
+def _person(query: Mapping[str, str]) -> str | None:
+    """Whose changes are asked for; null: everybody's."""
+    user_id, anonymous_id = query.get("user"), query.get("anonymousId")
+    if user_id is not None and anonymous_id is not None:
+        raise Refused(422, "invalid_request", "expected either ?user or ?anonymousId", "?anonymousId")
+    if user_id is None and anonymous_id is None:
+        return None
+    return key_of(user_id if user_id is None else real_user(user_id, "?user"), anonymous_id)
 
 
 def _after(query: Mapping[str, str], last_event_id: bytes | None) -> int | None:

@@ -283,6 +283,25 @@ def test_a_persons_page(page: "Page", service: Service) -> None:
     assert page.get_by_text("template_gallery for getting_going").first.is_visible()
 
 
+def test_an_anonymous_persons_page(page: "Page", service: Service) -> None:
+    device = "visitor/9"
+    sent = [{k: v for k, v in e.items() if k != "userId"} | {"anonymousId": device} for e in used(device)]
+    service.send(*sent)
+    httpx.post(f"{service.url}/v1/decide", json={"anonymousId": device})
+    page.goto(f"{service.url}/console")
+    page.get_by_role("link", name=f"anonymous {device}").first.click()
+    page.get_by_role("heading", name=f"anonymous {device}", exact=True).wait_for()
+    page.get_by_text("features_used >= 2 (is 2)").wait_for()
+    page.get_by_role("button", name="Decide now").click()
+    page.get_by_role("status").get_by_text("checklist for getting_going").wait_for()
+    page.goto(f"{service.url}/console")
+    page.get_by_label("User id").fill(device)
+    page.get_by_label("of a device").check()
+    page.get_by_role("button", name="Find").click()
+    page.get_by_role("heading", name=f"anonymous {device}", exact=True).wait_for()
+    assert "anon:" not in page.content()
+
+
 def test_of_whom_nothing_can_be_shown(page: "Page", service: Service) -> None:
     service.send(*used("person-erased"))
     httpx.delete(f"{service.url}/v1/users/person-erased", timeout=30)

@@ -51,3 +51,13 @@ def test_it_connects_anew_after_a_fault_and_never_gives_a_change_up(tmp_path: Pa
     assert there.opened == [("kafka://k:9092/events", ".segments", 5)] * 2
     to.close()
     assert there.closed == 2
+
+
+def test_what_is_keyed_by_an_anonymous_id_says_so(tmp_path: Path) -> None:
+    there, journal = Flaky(), Journal()
+    channel = Channel(journal, Broker(Settings(home=tmp_path, domain="saas"), connect=there.connect))
+    journal.write({}, [Change("anon:d-1", "rules", "keen", True, 1, "why", "v1", 1)])
+    channel.step()
+    ((key, body),) = there.held
+    document = msgspec.json.decode(body)
+    assert (key, document["userId"], document["anonymousId"]) == ("d-1", None, "d-1") and b"anon:" not in body

@@ -125,6 +125,32 @@ def test_changes_are_told_as_they_happen(service: Service) -> None:
     until(lambda: len(service.channels.hub) == 0)
 
 
+def test_an_anonymous_user_is_told_of_and_asked_for_by_anonymous_id(service: Service) -> None:
+    with reading(service, "?anonymousId=d-1") as device, reading(service, "?user=d-1") as user:
+        service.write(change("anon:d-1"), change("d-1"))
+        ids = [
+            (e["id"], e["data"]["userId"], e["data"]["anonymousId"])
+            for events in (device, user)
+            for e in take(events, 1)
+        ]
+    assert ids == [(1, None, "d-1"), (2, "d-1", None)]
+    now = httpx.get(f"{service.url}/v1/segments")
+    assert [(c["userId"], c["anonymousId"]) for c in now.json()["changes"]] == [("d-1", None), (None, "d-1")]
+    assert "anon:" not in now.text
+
+
+@pytest.mark.parametrize(
+    ("query", "where", "code"),
+    [
+        ("user=anon%3Ad-1", "?user", "reserved_id"),
+        ("user=u&anonymousId=d", "?anonymousId", "invalid_request"),
+    ],
+)
+def test_who_cannot_be_asked_for(service: Service, query: str, where: str, code: str) -> None:
+    refused = httpx.get(f"{service.url}/v1/segments/stream?{query}")
+    assert (refused.status_code, refused.json()["where"], refused.json()["code"]) == (422, where, code)
+
+
 def test_after_a_break_it_goes_on_where_it_was(service: Service) -> None:
     service.write(*[change(f"u-{n}") for n in range(5)])
     with reading(service, last=2) as events:

@@ -113,8 +113,9 @@ def test_each_change_is_a_signed_request_in_order(make: Any, receiver: Any) -> N
         assert headers["webhook-id"] == json.loads(body)["id"]
     first = bodies(receiver)[0]
     assert first | {"id": ""} == {
-        "type": "segment.changed", "id": "", "userId": "u-0", "segment": "keen", "source": "rules", "entered": True,
-        "at": "2026-01-01T00:00:00.123456Z", "notedAt": "2026-01-01T00:00:00.123456Z", "cause": "more than 5 sessions",
+        "type": "segment.changed", "id": "", "userId": "u-0", "anonymousId": None, "segment": "keen", "source": "rules",
+        "entered": True, "at": "2026-01-01T00:00:00.123456Z", "notedAt": "2026-01-01T00:00:00.123456Z",
+        "cause": "more than 5 sessions",
         "version": "v1", "seq": 1, "correctsSeq": None,
     }  # fmt: skip
     assert datetime.fromisoformat(first["at"]).timestamp() == NOW / 1_000_000
@@ -205,6 +206,20 @@ def test_an_erased_persons_dead_letters_go_without_a_trace(make: Any, receiver: 
     assert letters.erase({"anna.example"}) == 1 and letters.erase({"anna.example"}) == 0
     assert [k.event.user_id for k in letters.all()] == ["kept"]
     assert not [f for f in letters.file.parent.iterdir() if b"anna.example" in f.read_bytes()]
+
+
+def test_an_anonymous_user_is_told_of_by_anonymous_id_and_their_letters_can_be_erased(make: Any, receiver: Any) -> None:
+    journal, channel, letters = make()
+    journal.write({}, [change(1, "anon:visitor-9"), change(2, "visitor-9")])
+    receiver.plan = [(500, {})] * 2 * TRIES
+    for _ in range(2 * TRIES):
+        channel.step()
+    sent = bodies(receiver)
+    assert [sent[n * TRIES]["userId"] for n in range(2)] == [None, "visitor-9"]
+    assert [sent[n * TRIES]["anonymousId"] for n in range(2)] == ["visitor-9", None]
+    assert "anon:" not in json.dumps(sent) and b"anon:" not in letters.file.read_bytes()
+    assert letters.erase({"anon:visitor-9"}) == 1
+    assert [k.event.user_id for k in letters.all()] == ["visitor-9"]
 
 
 def test_what_a_kill_left_of_the_first_letter_goes_too(tmp_path: Path) -> None:
