@@ -98,6 +98,8 @@ def backfill(domain: str) -> None:
     else:
         click.echo(f"offline: nothing to do, the rows hold all events up to position {done.position:,}")
     click.echo(f"online: {materialize(settings, now_us()).rows:,} rows written")
+    for found in done.at_limit:
+        click.echo(found)
 
 
 @main.command()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from feature_repo.domain import Domain
+from feature_repo.features.saturation import AtLimit
 from feature_repo.vocabulary import SECOND
 from monitoring import outcomes, segments, verdicts
 from monitoring.decisions import Decisions
@@ -30,10 +31,11 @@ def compose(
     log: Decisions,
     served: Parity,
     by_rule: RuleSegments | None = None,
+    at_limit: Sequence[AtLimit] = (),
 ) -> Week:
     """The week. replayed: taken.rows with `segment`. served: the vectors of the decisions in `log`.
 
-    by_rule: None: nobody is followed by rules yet.
+    by_rule: None: nobody is followed by rules yet. at_limit: of the offline rows.
     """
     order = segment_names(domain)
     weeks = segments.shares_by_week(replayed, order)
@@ -45,7 +47,7 @@ def compose(
         at_us=at_us, week_end_us=parts.week_end_us,
         model_name=champion.name, model_version=champion.version, train_end_us=champion.train_end_us,
         outcome=domain.label.name.replace("_", " "), label_doc=_sentence(domain.label.doc), good=domain.label.good,
-        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log, served, by_rule),
+        verdicts=judged(domain, champion, parts, drift, weeks, moves, quality, rates, log, served, by_rule, at_limit),
         drift=drift,
         scores_reference=_scores(parts.reference), scores_now=_scores(parts.current),
         reference_words=compared(parts), timestamps=timestamps(domain), docs=docs(domain),
@@ -69,6 +71,7 @@ def judged(
     log: Decisions,
     served: Parity,
     by_rule: RuleSegments | None = None,
+    at_limit: Sequence[AtLimit] = (),
 ) -> list[Verdict]:
     """The verdicts, in the order in which a reviewer asks."""
     return [
@@ -80,6 +83,7 @@ def judged(
         verdicts.feature_drift(drift),
         verdicts.score_drift(drift),
         verdicts.missing_values(drift),
+        *([verdicts.sums_at_limit(at_limit)] if at_limit else []),
         verdicts.decided(log),
         verdicts.served_as_defined(served),
     ]

@@ -43,7 +43,8 @@ def features(run_: Run, fresh: bool) -> None:
         lost = fresh or inputs.offline_rows_lost(run_.settings, run_.record.last("features").get("files", 0))
         if lost or inputs.online_rows_lost(run_.settings):
             inputs.forget_rows(run_.settings, offline=lost)
-        backfill(run_.settings)
+        for found in backfill(run_.settings).at_limit:
+            run_.console.print(found, markup=False)
         materialize(run_.settings, run_.at_us)
         return inputs.rows_of(run_.settings)
 

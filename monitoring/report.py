@@ -59,7 +59,7 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
     taken = snapshots.at_week_ends(people, parts.week_end(observed, at_us), weeks, done_stays)
 
     step("features as they were, and scores")
-    backfill(settings, progress=False)  # users of whom only live events have come would have no features
+    rows = backfill(settings, progress=False)  # users of whom only live events have come would have no features
     observed, replayed = replay.scored(settings, model, domain.label, [observed, taken.rows])
     champion = parts.Champion.of(model.name, model.version, registry.tags(settings, model.version))
     reference = registry.reference(settings, model.version)
@@ -77,7 +77,9 @@ def report(settings: Settings, at_us: int | None = None, weeks: int = WEEKS, ste
 
     step("page")
     by_rule = rule_segments.measured(settings, domain, at_us)
-    week = compose.compose(domain, champion, at_us, divided, found, taken, replayed, log, served, by_rule)
+    week = compose.compose(
+        domain, champion, at_us, divided, found, taken, replayed, log, served, by_rule, rows.at_limit
+    )
     return Written(page.write(week, settings.report), page.figures(week))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from feature_repo.domain import Label
+from feature_repo.features.saturation import AtLimit
 from monitoring.decisions import Decisions
 from monitoring.drift import MISSING_POINTS, Drift, FeatureDrift
 from monitoring.evidently_pages import DRIFT_SHARE
@@ -75,6 +76,13 @@ def missing_values(drift: Drift) -> Verdict:
         f"Most: {worst.name}, from {percent(worst.missing_reference)} to {percent(worst.missing_now)}."
     )
     return Verdict(LOOK, "Missing values have changed", text, "missing")
+
+
+def sums_at_limit(found: Sequence[AtLimit]) -> Verdict:
+    """Which features hold a limit of int64 in place of a sum beyond it? Asked where any does."""
+    names = _names([f.feature for f in found])
+    text = f"{'. '.join(map(str, found))}. Bounds of the column (low, high, outside) keep such values out."
+    return Verdict(LOOK, f"Sums beyond int64: {names}", text, "missing")
 
 
 def segment_stability(weeks: Sequence[WeekShares], moves: Sequence[Moves]) -> Verdict:

@@ -96,7 +96,10 @@ def engine(settings: Settings, folder: Path | None = None, logged: bool = True, 
     follows = keeper(settings, domain, book, live, holder) if live else None
     consent, paused = Consent(settings.state), Pauses(settings.state)
     past = PastData(settings.lake, domain.horizon).start(now_us())
-    return Engine(reader, holder, book, log, follows, consent, Explainer(domain), lambda: paused.names, past)
+    made = Engine(reader, holder, book, log, follows, consent, Explainer(domain), lambda: paused.names, past)
+    if live is not None and live.sums_at_limit is not None:
+        made.metrics.asked["sums_at_limit"] = lambda: live.sums_at_limit or 0
+    return made
 
 
 def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holder: Champion) -> Keeper:

@@ -24,6 +24,7 @@ from feature_repo import domains
 from feature_repo.domain import Domain
 from feature_repo.features.change_points import at_change_points
 from feature_repo.features.program import Compiled, Program
+from feature_repo.features.saturation import AtLimit, in_rows
 from feature_repo.intact import BACKFILLED
 from feature_repo.lake import lake_index
 from feature_repo.lake.lake import SCHEMA, Lake, Snapshot
@@ -44,13 +45,17 @@ EVENT = ", ".join(n for n in SCHEMA.names if n != "content_hash")
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What a backfill did: buckets and rows written, events read, the log position it reached, and how long it took."""
+    """What a backfill did: buckets and rows written, events read, the log position it reached, and how long it took.
+
+    at_limit: the features with sums at a limit of int64, in all rows that there are now.
+    """
 
     buckets: int
     rows: int
     events: int
     position: int
     seconds: float
+    at_limit: tuple[AtLimit, ...] = ()
 
 
 @cache
@@ -113,7 +118,8 @@ def _backfill(settings: Settings, memory: str, progress: bool) -> Backfilled:
     finally:
         con.disconnect()
     _write_bookmark(settings, {"position": through, "features": print_of, "buckets": buckets})
-    return Backfilled(len(touched), rows, events, through, time.monotonic() - began)
+    at_limit = tuple(in_rows(settings.features, domain))
+    return Backfilled(len(touched), rows, events, through, time.monotonic() - began, at_limit)
 
 
 def fingerprint(domain: Domain) -> str:

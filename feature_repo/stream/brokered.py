@@ -95,6 +95,8 @@ class Brokered:
         forget(self.history, erasing.senders, erasing.again, erasing.touched)
         return found
 
+    sums_at_limit = None
+
     @property
     def set_aside(self) -> Mapping[str, str]:
         """As the workers had it some seconds ago."""

@@ -86,6 +86,11 @@ class Embedded:
         """As `Live.set_aside`."""
         return self.processor.aside
 
+    @property
+    def sums_at_limit(self) -> int:
+        """As `Live.sums_at_limit`."""
+        return self.processor.saturated.count
+
     def lag(self) -> int:
         """Events accepted and not yet in the online rows, those of people in the slow lane left out."""
         return max(0, self.log.last - self.stream.applied)

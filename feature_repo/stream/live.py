@@ -107,6 +107,11 @@ class Live(Protocol):
         """The users whose rows cannot be computed, each with the reason, as far as is known here by now."""
         ...
 
+    @property
+    def sums_at_limit(self) -> int | None:
+        """How many values are sums at a limit of int64, in rows written here since the start; None: others write."""
+        ...
+
     def lag(self) -> int | None:
         """Events accepted and not yet applied, as of some seconds ago; None: not known. Waits for nobody."""
         ...

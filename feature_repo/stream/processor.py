@@ -15,8 +15,10 @@ from functools import partial
 
 import pyarrow as pa
 
+from feature_repo import domains
 from feature_repo.contract.events import Event
 from feature_repo.features.folding import foldable
+from feature_repo.features.saturation import Watch
 from feature_repo.history.history_store import UNNUMBERED, HistoryStore, row_of
 from feature_repo.history.working_set import WorkingSet
 from feature_repo.log.event_log import Delivered
@@ -39,6 +41,7 @@ class Processor:
     refuses: of whom nothing more is taken, although the log holds it.
     slow: persons who have events that are applied and not in their row, because they are in the slow lane.
     aside: users who are set aside because their row fails, each with the reason.
+    saturated: whose sums are at a limit of int64.
     on_written: is told whose rows have been written; it must not wait.
     reached: the log position up to which events are applied: in the row of whoever is not `behind`.
     awaited: whether somebody waits for an event that is not applied yet.
@@ -57,7 +60,7 @@ class Processor:
         history.defer(self.aside)
         self.slow = history.deferred()
         self.on_written: Callable[[Sequence[str]], object] = lambda persons: None
-        self._rows = OnlineRows(settings)
+        self._rows, self.saturated = OnlineRows(settings), Watch(domains.load(settings.domain))
         self._lanes = Lanes(settings.domain, history, past)
         self._mine: dict[str, int] = {}
         self._first: dict[str, None] = {}
@@ -184,7 +187,9 @@ class Processor:
 
         def write(some: Sequence[str]) -> None:
             found, by = lane.rows(some, at_us)
-            history.note(self._rows.write(history, some, found, by), by)
+            written = self._rows.write(history, some, found, by)
+            self.saturated.see(some, found)
+            history.note(written, by)
 
         failed = isolation.failures([p for p in persons if p not in self.aside], write)
         for person in [p for p in persons if p in self.aside]:  # who failed before is tried alone
@@ -224,6 +229,7 @@ class Processor:
                 held.forget([*senders, *again])
             for person in senders:
                 self.aside.pop(person, None)
+            self.saturated.forget(senders)
             if touched:
                 self._write(self._lanes.slow, self.history, touched, self.clock())
             return gone

@@ -1,11 +1,13 @@
 """monitoring.compose: from measured parts to the week, for a wished-for outcome and for one that is not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from feature_repo import domains
+from feature_repo.features.saturation import AtLimit
 from feature_repo.vocabulary import DAY, WEEK
 from monitoring.compose import compose, inside, measured_types, segment_names
 from monitoring.decisions import week as decided_week
@@ -18,7 +20,7 @@ from monitoring.snapshots import Snapshots
 AT = 1_780_000_000_000_000
 
 
-def composed(name: str, folder: Path) -> Week:
+def composed(name: str, folder: Path, at_limit: Sequence[AtLimit] = ()) -> Week:
     """A week of twenty people of that domain: two snapshots, one matured label each."""
     domain = domains.load(name)
     order = segment_names(domain)
@@ -32,7 +34,9 @@ def composed(name: str, folder: Path) -> Week:
     parts = Parts(rows, rows, rows, "scored since the training period", AT)
     champion = Champion(f"{name}-engagement", 4, AT - DAY, None)
     log = decided_week(folder, AT, order)
-    return compose(domain, champion, AT, parts, Drift([], 0.01, 20, 20, 1, []), taken, replayed, log, Parity({}))
+    return compose(
+        domain, champion, AT, parts, Drift([], 0.01, 20, 20, 1, []), taken, replayed, log, Parity({}), None, at_limit
+    )
 
 
 @pytest.mark.parametrize("name", domains.names())
@@ -44,6 +48,14 @@ def test_the_week_of_every_domain_renders(name: str, tmp_path: Path) -> None:
     assert week.in_training == [True, False]
     assert week.moves[0].stayed == 1
     assert sum(r.n for r in week.rates) == 20
+
+
+def test_sums_beyond_int64_are_a_verdict_with_feature_and_user(tmp_path: Path) -> None:
+    found = AtLimit("bytes_uploaded", 3, 8, "anon:visitor-9")
+    week = composed("saas", tmp_path, [found])
+    (verdict,) = [v for v in week.verdicts if v.title == "Sums beyond int64: bytes_uploaded"]
+    assert verdict.level == "look" and "in 8 rows of anonymous visitor-9 and 2 more users" in verdict.text
+    assert verdict.title in render(week)
 
 
 def test_an_outcome_that_is_not_wished_for_is_called_so(tmp_path: Path) -> None:
