@@ -11,6 +11,7 @@ from serving.schema import Problem
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 Part = TypeVar("Part")
@@ -23,7 +24,8 @@ GUARDS: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-"""Headers of every answer that does not say otherwise: not kept, not taken for another type, in no frame."""
+"""Headers of every answer that does not say otherwise: not kept, not taken for another type, in no frame. Where
+connections are served (http_limits.py) they are put in all answers: ours, streams, Bento's own, and refusals there."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -122,10 +124,20 @@ async def read_body(
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def guards(given: tuple[Header, ...]) -> list[Header]:
-    """Those of GUARDS that are not among the given headers."""
-    names = {name for name, _ in given}
-    return [guard for guard in GUARDS if guard[0] not in names]
+def guarded(app: App) -> App:
+    """The application, with those of GUARDS in each of its answers that the answer does not set itself."""
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_guards(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [guard for guard in GUARDS if guard[0] not in names]
+            await send(message)
+
+        await app(scope, receive, with_guards)
+
+    return answering
 
 
 async def send_answer(answer: Answer, head: bool, send: Send) -> None:
@@ -134,7 +146,6 @@ async def send_answer(answer: Answer, head: bool, send: Send) -> None:
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
         *answer.headers,
-        *guards(answer.headers),
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else answer.body})

@@ -21,7 +21,7 @@ import msgspec
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.asgi import Receive, Scope, Send
+from serving.asgi import GUARDS, HANG_UP, Answer, Receive, Scope, Send, guarded, send_answer
 from serving.schema import Problem
 
 HEAD_BYTES = 32 * 1024
@@ -51,9 +51,7 @@ def install() -> None:
 
 async def headers_too_large(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application that answers a request whose headers are too large."""
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 431, "headers": headers})
-    await send({"type": "http.response.body", "body": TOO_LARGE})
+    await send_answer(Answer(TOO_LARGE, 431, headers=(HANG_UP,)), False, send)
 
 
 TOO_LARGE = msgspec.json.encode(
@@ -63,16 +61,18 @@ TOO_LARGE = msgspec.json.encode(
     )
 )
 TOO_SLOW = msgspec.json.encode(Problem("too_slow", f"the headers took longer than {HEAD_S:g} s to arrive"))
+NO_HTTP = msgspec.json.encode(Problem("invalid_http", "this is no HTTP/1.1 request"))
 TOO_MANY = msgspec.json.encode(Problem("busy", "too many connections are open; try again in a moment"))
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over httptools, with the limits of this module."""
+    """uvicorn's protocol over httptools, with the limits of this module and asgi.GUARDS in every answer."""
 
     most_connections = most_connections()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.app = guarded(self.app)
         self._stage: Literal["idle", "head", "body"] = "idle"
         """What the next bytes belong to; idle: a request has not begun."""
         self._began = False
@@ -138,7 +138,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         if self._fields > HEADER_FIELDS or self._size + len(self.url) > HEAD_BYTES:
-            self.app = headers_too_large
+            self.app = guarded(headers_too_large)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -176,6 +176,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reader_timer = None
         super().resume_writing()
 
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        self._close_with(b"400 Bad Request", NO_HTTP)
+
     def _should_upgrade(self) -> bool:
         return False
 
@@ -207,6 +211,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _close_with(self, status: bytes, problem: bytes) -> None:
         length = str(len(problem)).encode()
-        fields = b"content-type: application/json\r\ncontent-length: %s\r\nconnection: close\r\n" % length
+        headers = ((b"content-type", b"application/json"), (b"content-length", length), HANG_UP, *GUARDS)
+        fields = b"".join(b"%s: %s\r\n" % header for header in headers)
         self.transport.write(b"HTTP/1.1 %s\r\n%s\r\n%s" % (status, fields, problem))
         self.transport.close()

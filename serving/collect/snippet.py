@@ -13,7 +13,6 @@ HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"public, max-age=3600"),
     (b"vary", b"accept-encoding"),
     (b"access-control-allow-origin", b"*"),
-    (b"x-content-type-options", b"nosniff"),
 )
 
 

@@ -35,6 +35,21 @@ def test_no_line_can_be_forged(log: logging.Logger, caplog: pytest.LogCaptureFix
     assert told.isprintable() and "\\n2026-01-01 [ERROR]" in told and "\\x1b[31m\\u2028y" in told
 
 
+def test_no_line_can_be_forged_by_the_words_of_an_error(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    forged = "2026-01-01 [ERROR] [forged] \x1b[31m"
+    try:
+        try:
+            raise KeyError(f"x\r{forged}")
+        except KeyError as e:
+            raise ValueError(f"x\n{forged}\u2028{forged}\n" + "y\n" * 100_000 + "the end") from e
+    except ValueError:
+        log.exception("it failed")
+    first, *rest = caplog.text.splitlines()
+    assert "it failed" in first and rest[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    assert sum("[forged]" in line for line in rest) == 3 and rest[-1] == "    the end" and len(rest) < 300
+
+
 def test_a_message_is_written_a_few_times_a_minute_and_says_what_was_left_out(
     log: logging.Logger, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

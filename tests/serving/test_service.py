@@ -210,6 +210,11 @@ def _routes_answer(port: int) -> None:
                 assert call(port, "POST", path, body, key="x" * 32)[0] == 401
                 assert call(port, "GET", path)[0] == 405
     assert call(port, "GET", "/nothing")[0] == 404
+    for path in ("/nothing", "/schema.json", "/readyz"):  # Bento itself answers some of these
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path)
+        assert connection.getresponse().headers.get_all("x-content-type-options") == ["nosniff"], path
+        connection.close()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:  # Bento's uvicorn has our limits
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * HEAD_BYTES + b"\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 431")

@@ -27,8 +27,6 @@ _log = logging.getLogger("bentoml.serve.firstmile")
 _BEAT = b":\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
 

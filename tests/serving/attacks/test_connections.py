@@ -1,5 +1,6 @@
 """What a connection may cost before any route sees it: headers, silence, upgrades, bodies that nobody waits for."""
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -50,6 +51,29 @@ def test_headers_that_came_at_once_are_refused_in_words(
     assert (refused.status_code, refused.json()["code"], refused.headers["connection"]) == (
         431, "headers_too_large", "close",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * HEAD_BYTES + b"\r\n\r\n", b"431"),
+        (b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * (HEAD_BYTES + CHUNK), b"431"),
+        (b"NO HTTP\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nX: ", b"408"),
+    ],
+    ids=["431", "431 at once", "400", "408"],
+)
+def test_refusals_of_connections_are_in_no_frame_and_of_no_other_type(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(http_limits, "HEAD_S", 1.0)
+    connection = connect()
+    connection.sendall(sent)
+    head, _, body = answer(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    for header in (b"x-content-type-options: nosniff", b"x-frame-options: DENY", b"cache-control: no-store"):
+        assert head.count(header) == 1
+    assert json.loads(body).keys() >= {"code", "message"}
 
 
 def test_headers_below_the_limits_are_served(service: SimpleNamespace) -> None:

@@ -114,6 +114,12 @@ def take(events: Iterator[dict[str, Any]], n: int) -> list[dict[str, Any]]:
     return found
 
 
+def test_a_stream_is_in_no_frame_and_kept_by_nobody(service: Service) -> None:
+    with httpx.stream("GET", f"{service.url}/v1/segments/stream", timeout=PATIENCE_S) as response:
+        told = [response.headers[f"x-{name}"] for name in ("content-type-options", "frame-options")]
+        assert (*told, response.headers.get_list("cache-control")) == ("nosniff", "DENY", ["no-store"])
+
+
 def test_changes_are_told_as_they_happen(service: Service) -> None:
     service.write(change("before"))
     with reading(service) as events, reading(service, "?user=u-2") as hers, reading(service, "?segment=idle") as idle:
