@@ -137,7 +137,7 @@ def events(domain: str, key: str) -> None:
              python -m feature_repo events --key - < leaked-key.txt
     """
     from feature_repo.contract.events import spoken
-    from feature_repo.erasing.leaked_key import fingerprint_of, sent_by
+    from feature_repo.erasing.leaked_key import fingerprint_of, refused_by, sent_by
 
     key = fingerprint_of(sys.stdin.readline().strip() if key == "-" else key)
     found = _explained(lambda: sent_by(Settings(domain=domain), key))
@@ -145,6 +145,8 @@ def events(domain: str, key: str) -> None:
     for sent in found:
         first, last = (datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds") for us in sent[2:])
         click.echo(f"{sent.events:8,}  {first}  {last}  {spoken(sent.user)}")
+    for reason, n in sorted(refused_by(Settings(domain=domain), key).items()):
+        click.echo(f"{n:8,}  refused: {reason}")
 
 
 @main.command()

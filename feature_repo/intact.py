@@ -17,6 +17,8 @@ from feature_repo.storage import DamagedFile
 
 BACKUP = "Bring it back from a backup"
 PARQUET = b"PAR1"
+REVOKING = "revoking"
+"""Holds the fingerprint of a write key while its events are taken back."""
 BACKFILLED, MATERIALIZED = "backfill.json", "materialize.json"
 """What holds how far the offline and the online rows were written."""
 
@@ -44,6 +46,11 @@ def faults(settings: Settings) -> Iterator[str]:
     if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
         yield f"{state}: expected a folder that may be read and written; it may not. Give this user the right to."
         return
+    if (state / REVOKING).exists():
+        key = (state / REVOKING).read_text()
+        yield f"{state}: the events of a write key are not all taken back yet, as the process was stopped. Go on: " + (
+            f"`python -m serving revoke-key {key} --domain {settings.domain}`, while no service runs."
+        )
     again = {what: rebuild(what, settings.domain) for what in ("log", "history", "online", "features")}
     databases = {
         log_file(settings): f"{BACKUP}. Without one: {again['log']}",

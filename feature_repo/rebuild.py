@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from feature_repo.feature_store.backfill import backfill
 from feature_repo.feature_store.materialize import BOOKMARK, materialize
+from feature_repo.feature_store.store import take_over
 from feature_repo.lake.log_to_lake import log_file
 from feature_repo.settings import Settings, now_us
 from feature_repo.storage import flock
@@ -31,9 +32,17 @@ def _history(settings: Settings, progress: bool) -> str:
     return "the history is read from the lake when the service starts"
 
 
+def empty_online(settings: Settings) -> None:
+    """Remove all online rows; the next materialization writes every row."""
+    if settings.online == "sqlite":
+        (settings.state / BOOKMARK).unlink(missing_ok=True)
+        remove(settings, "online.db")
+    else:
+        take_over(settings)
+
+
 def _online(settings: Settings, progress: bool) -> str:
-    remove(settings, "online.db")
-    (settings.state / BOOKMARK).unlink(missing_ok=True)
+    empty_online(settings)
     backfill(settings, progress=progress)
     return f"online: {materialize(settings, now_us(), progress).rows:,} rows written"
 

@@ -258,6 +258,7 @@ def revoke_key(key: str, domain: str) -> None:
     except (BusyError, ValueError) as e:
         raise click.ClickException(str(e)) from None
     click.echo(f"{done.lake:,} events of {done.users:,} users by the key {key} are removed; features are made anew")
+    click.echo(f"{done.refused:,} refused events by it are removed")
 
 
 @click.command()

@@ -1,22 +1,28 @@
 """The events that came by one write key: who sent them, and how to take them back when the key has leaked.
 
 Only while no service runs: what is computed from events (history, features, online rows) is removed first and made anew
-from what stays, so that a kill in between leaves nothing that still counts them.
+from what stays, so that a kill in between leaves nothing that still counts them. A mark stays until all of it is done:
+no service starts meanwhile, and the next try goes on.
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ibis
 
 from feature_repo.contract.origin import FINGERPRINT, fingerprint, origin_of
 from feature_repo.feature_store import backfill
+from feature_repo.feature_store.ownership import claim
+from feature_repo.intact import REVOKING
 from feature_repo.lake.lake import Lake
 from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.log_to_lake import drain, log_file
+from feature_repo.lake.quarantine import Quarantine
 from feature_repo.lake.user_events import senders
 from feature_repo.log.sqlite_log import SqliteLog
-from feature_repo.rebuild import PARTS, remove
+from feature_repo.rebuild import PARTS, empty_online, remove
 from feature_repo.settings import Settings
 
 
@@ -30,11 +36,15 @@ class Sent(NamedTuple):
 
 
 class Revoked(NamedTuple):
-    """How many events were removed from lake and log, which may hold the same ones, and of how many users."""
+    """How many events were removed from lake and log, which may hold the same ones, and of how many users.
+
+    refused: how many refused events were removed.
+    """
 
     lake: int
     log: int
     users: int
+    refused: int
 
 
 def fingerprint_of(text: str) -> str:
@@ -57,30 +67,49 @@ def sent_by(settings: Settings, key: str) -> list[Sent]:
     return sorted(found, key=lambda sent: (-sent.events, sent.user))
 
 
+def refused_by(settings: Settings, key: str) -> Mapping[str, int]:
+    """How many refused events came by the key with this fingerprint, by reason."""
+    return Counter(refused.reason for refused in Quarantine(settings.quarantine).by_key(key))
+
+
 def revoke(settings: Settings, key: str, progress: bool = True) -> Revoked:
     """Remove every event that came by the key with this fingerprint, and compute all features anew.
 
     Raises:
-        BusyError: a service runs. ValueError: log, history or online rows are not in this state folder.
+        BusyError: a service runs. ValueError: log or history are not in this state folder, or the online store holds
+            the rows of another lake.
     """
-    for name, store in (("LOG", settings.log), ("HISTORY", settings.history), ("ONLINE", settings.online)):
-        if store != "sqlite":
-            raise ValueError(f"FIRSTMILE_{name}: expected sqlite; came {store}. Events can be taken back only here")
+    _of_this_folder(settings)
     last = Lake(settings.lake).last_position()
     log = SqliteLog(log_file(settings), last + 1, last)  # from here on no service can start
     try:
-        sent = sent_by(settings, key)
-        if not sent:
-            return Revoked(0, 0, 0)
-        remove(settings, "history.db")
-        with backfill.alone(settings):
-            for file in settings.features.glob("*"):
-                file.unlink()
-            of_log = log.erase(lambda event: origin_of(event.context).key == key)
-            index = LakeIndex(settings)
-            of_lake = index.lake.erase((), key=key)
-            index.refresh()
-        PARTS["online"](settings, progress)
+        sent, mark, of_lake, of_log = sent_by(settings, key), settings.state / REVOKING, 0, 0
+        if sent or mark.exists():
+            mark.write_text(key)
+            remove(settings, "history.db")
+            empty_online(settings)
+            with backfill.alone(settings):
+                for file in settings.features.glob("*"):
+                    file.unlink()
+                of_log = log.erase(lambda event: origin_of(event.context).key == key)
+                index = LakeIndex(settings)
+                of_lake = index.lake.erase((), key=key)
+                index.refresh()
+            PARTS["online"](settings, progress)
+            mark.unlink()
+        refused = Quarantine(settings.quarantine).take_back(key)
     finally:
         log.close()
-    return Revoked(of_lake, of_log, len(sent))
+    return Revoked(of_lake, of_log, len(sent), refused)
+
+
+def _of_this_folder(settings: Settings) -> None:
+    for name, store in (("LOG", settings.log), ("HISTORY", settings.history)):
+        if store != "sqlite":
+            raise ValueError(
+                f"FIRSTMILE_{name}: expected sqlite, as the events of a key are taken back only from files of a state "
+                f"folder; came {store}. Take the key out of FIRSTMILE_WRITE_KEYS, so that nothing more comes by it; "
+                "`python -m feature_repo events --key` lists the users, and DELETE /v1/users/{id} erases those whom "
+                "the key alone has made up"
+            )
+    claim(settings)

@@ -2,7 +2,7 @@
 
 A line holds received_us, reason, detail, and what came: `as` says how (`bytes`, `text`, `json`, or `python` for what
 can only be described), `raw` holds it (`bytes` in base64 where they are not UTF-8, then `as` is `base64`), and `cut`
-the whole length where only the beginning was kept.
+the whole length where only the beginning was kept. `key` is the fingerprint of the write key that it came by, if any.
 """
 
 import base64
@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from reprlib import Repr
@@ -51,7 +51,10 @@ _HIDDEN = (b'"as":"base64"', b"\\\\u")
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A refused event. raw: bytes, text, a JSON value, or the text of a Python object (see `kind`)."""
+    """A refused event. raw: bytes, text, a JSON value, or the text of a Python object (see `kind`).
+
+    key: the fingerprint of the write key that it came by; None: none was needed.
+    """
 
     received_us: int
     reason: str
@@ -59,6 +62,7 @@ class Quarantined(msgspec.Struct, frozen=True):
     kind: str
     raw: Any
     cut: int | None = None
+    key: str | None = None
 
 
 class _Line(msgspec.Struct, rename={"kind": "as"}):
@@ -68,6 +72,7 @@ class _Line(msgspec.Struct, rename={"kind": "as"}):
     kind: str
     raw: Any
     cut: int | None = None
+    key: str | None = None
 
 
 class _Counted(msgspec.Struct):
@@ -98,11 +103,14 @@ class Quarantine:
     ) -> None:
         self.flush()
 
-    def add(self, raw: object, refusal: Refusal, received_us: int) -> None:
-        """Keep a refused event, whatever it is; written to disk by the next flush (by itself every 1,000)."""
+    def add(self, raw: object, refusal: Refusal, received_us: int, key: str | None = None) -> None:
+        """Keep a refused event, whatever it is; written to disk by the next flush (by itself every 1,000).
+
+        key: as of Quarantined.
+        """
         kind, kept, cut = _keep(raw)
         line = {"received_us": received_us, "reason": str(refusal.reason), "detail": refusal.detail, "as": kind}
-        line |= {"raw": kept} | ({"cut": cut} if cut else {})
+        line |= {"raw": kept} | ({"cut": cut} if cut else {}) | ({"key": key} if key else {})
         day = datetime.fromtimestamp(received_us // 1_000_000, UTC).date().isoformat()
         self._waiting.append((day, json.dumps(line, separators=(",", ":")).encode()))
         if len(self._waiting) >= FLUSH_EVERY:
@@ -204,11 +212,22 @@ class Quarantine:
 
     def erase(self, ids: frozenset[str]) -> int:
         """Remove those in which one of these ids is a string or a word; returns how many. Nobody else may write."""
+        return self._remove(lambda line: _mentions(line, ids))
+
+    def by_key(self, key: str) -> Iterator[Quarantined]:
+        """Those that came by the write key with this fingerprint, oldest day first."""
+        return (_restore(line) for line in self._lines() if _came_by(line, key))
+
+    def take_back(self, key: str) -> int:
+        """Remove those that came by the write key with this fingerprint; returns how many. Nobody else may write."""
+        return self._remove(lambda line: _came_by(line, key))
+
+    def _remove(self, unwanted: Callable[[bytes], bool]) -> int:
         self.flush()
         gone = 0
         for file in sorted(self.folder.glob("*.jsonl")):
             lines = file.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if not (line.strip() and _mentions(line, ids))]
+            kept = [line for line in lines if not (line.strip() and unwanted(line))]
             if len(kept) < len(lines):
                 gone += len(lines) - len(kept)
                 part = file.with_suffix(".part")
@@ -324,7 +343,11 @@ def _restore(line: bytes) -> Quarantined:
     elif wire.kind == "base64":
         raw = base64.b64decode(raw)
     kind = "bytes" if wire.kind == "base64" else wire.kind
-    return Quarantined(wire.received_us, wire.reason, wire.detail, kind, raw, wire.cut)
+    return Quarantined(wire.received_us, wire.reason, wire.detail, kind, raw, wire.cut, wire.key)
+
+
+def _came_by(line: bytes, key: str) -> bool:
+    return f'"key":"{key}"'.encode() in line and _restore(line).key == key
 
 
 def _mentions(line: bytes, ids: frozenset[str]) -> bool:

@@ -138,7 +138,7 @@ class Door:
                 self._on_accepted(fresh)
                 kept = {id(event): as_kept for event, as_kept in zip(fresh, taken, strict=True)}
             if refused := [(raw, e) for raw, e in zip(raws, judged, strict=True) if type(e) is Refusal]:
-                await _in(self._keeping, self._keep, refused, received_us)
+                await _in(self._keeping, self._keep, refused, received_us, sender.fingerprint)
         except Busy:
             raise
         except Exception as e:
@@ -226,11 +226,11 @@ class Door:
         with self._erased.passing:
             return asyncio.wrap_future(self._events.append([e for e in events if not self._gone(e)]))
 
-    def _keep(self, refused: Sequence[tuple[bytes, Refusal]], received_us: int) -> None:
+    def _keep(self, refused: Sequence[tuple[bytes, Refusal]], received_us: int, key: str | None) -> None:
         for raw, refusal in refused:
             if self._gone(raw):  # erased since it was judged
                 continue
-            self._quarantine.add(_USER_HASH.sub(rb'\1"..."', raw), refusal, received_us)
+            self._quarantine.add(_USER_HASH.sub(rb'\1"..."', raw), refusal, received_us, key)
         self._quarantine.flush()
 
     def _read(self, limit: int, reason: str | None) -> tuple[Mapping[str, int], list[Quarantined]]:

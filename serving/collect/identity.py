@@ -25,17 +25,22 @@ class Sender(msgspec.Struct, frozen=True):
     browser: bool = False
     secrets: tuple[str, ...] = ()
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What stands for the key in events, accepted or refused; None: none was needed."""
+        return None if self.key is None else fingerprint(self.key)
+
     def judge(self, event: Event) -> Event | Refusal:
         """The event with its origin in its context and without the signature; or why it is refused."""
         given = take_user_hash(event.context, event.traits, event.properties)
-        if self.key is None:
+        if (key := self.fingerprint) is None:
             return event
         verified = None
         if self.browser and event.user_id is not None:
             verified = bool(self.secrets) and given is not None and _signed(event.user_id, given, self.secrets)
             if self.secrets and not verified:
                 return _refusal(event.user_id, given)
-        note(event.context, Origin(fingerprint(self.key), self.browser, verified))
+        note(event.context, Origin(key, self.browser, verified))
         return event
 
 

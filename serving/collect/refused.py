@@ -22,6 +22,7 @@ class RefusedEvent(msgspec.Struct, frozen=True, rename="camel"):
     reason: Annotated[str, Meta(description="For programs.", examples=["unknown_event"])]
     detail: Annotated[str, Meta(description="For people: where, what was expected, what came.")]
     event: Annotated[Any, Meta(description="JSON, or its text where it is none.")]
+    key: Annotated[str | None, Meta(description="Fingerprint of the write key that it came by; null: none was needed.")]
 
 
 class RefusedEvents(msgspec.Struct, frozen=True, rename="camel"):
@@ -57,4 +58,4 @@ async def listing(door: Door, query: bytes) -> Answer:
 
 
 def _shown(kept: Quarantined) -> RefusedEvent:
-    return RefusedEvent(rfc3339(kept.received_us) or "", kept.reason, kept.detail, as_json(kept.raw))
+    return RefusedEvent(rfc3339(kept.received_us) or "", kept.reason, kept.detail, as_json(kept.raw), kept.key)

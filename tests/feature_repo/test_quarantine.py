@@ -194,3 +194,15 @@ def test_a_users_own_refused_events_are_found_however_their_id_is_written(tmp_pa
     assert [r.received_us // 50_000_000_000 for _, r in found] == [4, 5, 6, 7, 8, 13, 14, 15, 16, 17]
     assert kept.of(frozenset([who]), found[2][0], 4) == found[3:7]
     assert Quarantine(tmp_path / "none").of(frozenset([who])) == []
+
+
+def test_what_came_by_a_key_is_found_and_taken_back_and_nothing_else(tmp_path: Path) -> None:
+    kept, refusal, key = Quarantine(tmp_path), Refusal(Reason.UNKNOWN_EVENT, "why"), "5e318f8cf9cb"
+    others: list[tuple[object, str | None]] = [({"key": key}, None), (f'"key":"{key}"', "another"), (b"\xff", None)]
+    for n, (raw, by) in enumerate([*others, (b"1", key), (b"\xff", key), *others, ({"key": "x"}, key)]):
+        kept.add(raw, refusal, n * 50_000_000_000, by)  # several days
+    kept.flush()
+    assert [q.received_us // 50_000_000_000 for q in kept.by_key(key)] == [3, 4, 8]
+    assert kept.take_back(key) == 3 and list(kept.by_key(key)) == []
+    assert [(q.raw, q.key) for q in kept.read()] == [*others, *others] and kept.counts() == {"unknown_event": 6}
+    assert kept.take_back(key) == 0

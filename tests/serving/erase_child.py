@@ -10,7 +10,7 @@ from feature_repo.settings import Settings
 from tests.serving.test_users import WHO, Service, fill
 
 
-def die(*_: object) -> None:
+def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,6 +1,9 @@
 """Attacks with a write key that browsers hold, end to end: whose device it is stays true whoever says otherwise."""
 
 import base64
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,17 @@ from feature_repo.erasing import leaked_key
 from feature_repo.feature_store.backfill import backfill
 from feature_repo.feature_store.materialize import materialize
 from feature_repo.feature_store.store import feature_store, read_online
+from feature_repo.intact import check
 from feature_repo.lake.lake import Lake
+from feature_repo.lake.quarantine import Quarantine
 from feature_repo.settings import Settings, now_us
-from feature_repo.storage import BusyError
+from feature_repo.storage import BusyError, DamagedFile
+from serving.__main__ import main as serving
 from serving.app import App
 from serving.auth import Keys
 from serving.collect.routes import Options
-from tests.serving.test_users import SAAS, Service, event, features, until
+from tests import brokers
+from tests.serving.test_users import ROOT, SAAS, Service, event, features, until
 
 PUBLIC, SERVER, LEAKED, SECRET = "b" * 32, "w" * 32, "l" * 32, "secret-" * 4
 DEVICE, VICTIM, ATTACKER = "device-of-victim", "victim", "attacker"
@@ -216,13 +223,15 @@ def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
     keyed: Callable[..., Keyed], tmp_path: Path, compacted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [*PAGES, CLAIM, event(30, "other"), event(33, "both", properties={"feature": "good"})]
+    unknown = event(36, "other", event=f'"key":"{fingerprint(LEAKED)}"')
     bad = [event(31, "other"), event(32, "forged"), event(34, "brother", DEVICE, "identify"), event(35, None, DEVICE)]
     homes = {"clean": tmp_path / "clean", "leaked": tmp_path / "leaked"}
     for name, home in homes.items():
         service = keyed(settings=Settings(home=home, domain="saas"))
         service.sent(SERVER, *good)
+        service.sent(SERVER, unknown)
         if name == "leaked":
-            service.sent(LEAKED, *bad)
+            assert service.sent(LEAKED, *bad, unknown)[-1] == ("refused", "unknown_event")
         for user in USERS:
             service.decide(user)
         service.close()
@@ -237,9 +246,11 @@ def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
     monkeypatch.setenv("FIRSTMILE_HOME", str(leaked.home))
     listed = CliRunner().invoke(feature_repo, ["events", "--key", fingerprint(LEAKED)]).output
     assert f"anonymous {DEVICE}\n" in listed and "  other\n" in listed and "anon:" not in listed
-    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (4, 4, 4)
+    assert "\n       1  refused: unknown_event\n" in listed
+    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (4, 4, 4, 1)
+    assert [q.key for q in Quarantine(leaked.quarantine).read()] == [fingerprint(SERVER)]
     assert leaked_key.sent_by(leaked, fingerprint(LEAKED)) == []
-    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (0, 0, 0)
+    assert leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False) == (0, 0, 0, 0)
     for held in (messages, offline, online):
         assert held(leaked) == held(Settings(home=homes["clean"], domain="saas")), held
     after = {name: keyed(settings=Settings(home=home, domain="saas")) for name, home in homes.items()}
@@ -249,6 +260,57 @@ def test_what_a_leaked_key_sent_can_be_found_and_taken_back(
     for user in USERS:
         assert clicks(after["leaked"], user) == clicks(after["clean"], user), user
     assert [after["leaked"].held(user) for user in USERS] == [after["clean"].held(user) for user in USERS]
+
+
+def test_a_revocation_that_is_killed_again_and_again_goes_on(keyed: Callable[..., Keyed], tmp_path: Path) -> None:
+    good, bad = [*PAGES, CLAIM], [event(31, "forged"), event(34, "brother", DEVICE, "identify")]
+    homes = {"clean": tmp_path / "clean", "leaked": tmp_path / "leaked"}
+    for name, home in homes.items():
+        service = keyed(settings=Settings(home=home, domain="saas"))
+        service.sent(SERVER, *good)
+        if name == "leaked":
+            service.sent(LEAKED, *bad)
+        service.close()
+        backfill(service.settings, progress=False)
+        materialize(service.settings, now_us(), progress=False)
+    leaked, clean = (Settings(home=homes[name], domain="saas") for name in ("leaked", "clean"))
+    assert online(leaked) != online(clean)
+    for called in (
+        "feature_repo.log.sqlite_log.SqliteLog.erase", "feature_repo.lake.lake.Lake.erase",
+        "feature_repo.lake.lake_index.LakeIndex.refresh", "feature_repo.rebuild.materialize",
+    ):  # fmt: skip
+        child = [sys.executable, "-m", "tests.serving.revoke_child", str(leaked.home), fingerprint(LEAKED), called]
+        assert subprocess.run(child, cwd=ROOT, check=False).returncode == -signal.SIGKILL, called
+        with pytest.raises(DamagedFile, match=f"revoke-key {fingerprint(LEAKED)} --domain saas"):
+            check(leaked)  # so no service starts
+    leaked_key.revoke(leaked, fingerprint(LEAKED), progress=False)
+    check(leaked)
+    for held in (messages, offline, online):
+        assert held(leaked) == held(clean), held
+
+
+def test_a_key_is_revoked_where_the_online_rows_are_on_redis(keyed: Callable[..., Keyed], tmp_path: Path) -> None:
+    with brokers.redis(tmp_path) as redis:
+        service = keyed(settings=Settings(home=tmp_path, domain="saas", online=f"redis://{redis.address}/5"))
+        service.sent(SERVER, *PAGES, CLAIM)
+        service.sent(LEAKED, event(31, "forged"))
+        assert (clicks(service, VICTIM), clicks(service, "forged")) == (5, 1)
+        service.close()
+        assert leaked_key.revoke(service.settings, fingerprint(LEAKED), progress=False)[:3] == (1, 1, 1)
+        rows = dict(zip(USERS, online(service.settings), strict=True))
+        assert rows["forged"] is None and rows[VICTIM]["interactions"] == 5
+
+
+@pytest.mark.parametrize("where", [{"LOG": "kafka://localhost:9092/events"}, {"HISTORY": "redis://localhost:6379/0"}])
+def test_where_events_cannot_be_taken_back_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: dict[str, str]
+) -> None:
+    monkeypatch.setenv("FIRSTMILE_HOME", str(tmp_path))
+    for name, address in where.items():
+        monkeypatch.setenv(f"FIRSTMILE_{name}", address)
+        refused = CliRunner().invoke(serving, ["revoke-key", fingerprint(LEAKED)])
+        assert refused.exit_code == 1 and f"FIRSTMILE_{name}: expected sqlite" in refused.output, refused.output
+        assert "FIRSTMILE_WRITE_KEYS" in refused.output and "DELETE /v1/users/{id}" in refused.output
 
 
 def test_a_key_is_not_revoked_while_a_service_runs(keyed: Callable[..., Keyed]) -> None:

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.contract.events import Event
+from feature_repo.contract.origin import fingerprint
 from feature_repo.erasing.tombstones import Tombstones
 from feature_repo.history.history_store import row_of
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.event_log import Busy
 from feature_repo.stream.live import Held
 from serving.collect.door import AT_ONCE, Door
+from serving.collect.identity import NOBODY, Sender
 
 NOW = 1_767_261_600_000_000
 
@@ -65,6 +67,16 @@ def test_accepted_events_are_in_the_log_and_refused_ones_in_the_quarantine(
     ]
 
     assert 'firstmile_values_flagged_total{path="properties.target"} 1' in door.metrics()
+
+
+def test_a_refused_event_keeps_the_fingerprint_of_its_key(
+    make_door: Callable[..., Door], quarantine: Quarantine
+) -> None:
+    door, key = make_door(), "k" * 32
+    for sender in (Sender(key), NOBODY):
+        asyncio.run(door.accept([raw(event="Nonsense")], NOW, sender))
+    assert [q.key for q in Quarantine(quarantine.folder).read()] == [fingerprint(key), None]
+    assert key not in "".join(f.read_text() for f in quarantine.folder.glob("*.jsonl"))
 
 
 def test_a_receipt_says_which_event_and_why(make_door: Callable[..., Door]) -> None:
