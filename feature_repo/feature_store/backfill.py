@@ -91,6 +91,12 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
 
 
+def position(settings: Settings) -> int:
+    """The log position up to which the offline rows have every event; 0 where there are none."""
+    path = settings.features / BOOKMARK
+    return int(json.loads(path.read_text())["position"]) if path.exists() else 0
+
+
 def again(settings: Settings, persons: Iterable[str]) -> None:
     """Have the next backfill compute these persons anew, although no event of theirs is new. Only while `alone`."""
     path = settings.features / BOOKMARK

@@ -1,15 +1,21 @@
 """From the offline rows to the online store: for everybody the row in force, if it is new since the last time."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 
 import duckdb
+import ibis
 import pyarrow as pa
 
 from feature_repo import domains
+from feature_repo.contract.events import ANONYMOUS
 from feature_repo.feature_store import backfill
+from feature_repo.history.history_store import claims, open_history
 from feature_repo.intact import MATERIALIZED
+from feature_repo.lake.lake import Lake
 from feature_repo.lake.lake_sql import literal
+from feature_repo.lake.log_to_lake import drain
 from feature_repo.progress import Bars
 from feature_repo.settings import Settings
 
@@ -50,11 +56,37 @@ def _materialize(settings: Settings, at_us: int, progress: bool) -> Materialized
             task = bar.add_task("materialize", total=len(rows))
             store = feature_store(settings, lineage=False)
             write_online(store, domain, rows, lambda done: bar.advance(task, done))
+        _touched_since(settings, rows["user_id"])
     position = max([since_position, *rows["created"].cast(pa.int64()).to_pylist()])
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"at_us": max(at_us, since_us), "position": position} | of))
     part.rename(path)
     return Materialized(len(rows), at_us)
+
+
+def _touched_since(settings: Settings, written: pa.ChunkedArray) -> None:
+    """Have the stream write those of these persons anew whom events have touched since their rows were computed.
+
+    It may have written before, and then it does not know that an older belief has taken the place of its row.
+    """
+    drain(settings)
+    con = ibis.duckdb.connect()
+    try:
+        con.create_view("fresh", Lake(settings.lake).new_since(con, backfill.position(settings)))
+        users, hands = (
+            {one for (one,) in con.raw_sql(f"select distinct {of} from fresh where {where}").fetchall()}
+            for of, where in (
+                ("user_id", "user_id is not null"),
+                ("anonymous_id", "anonymous_id is not null and (user_id is null or type in ('identify', 'alias'))"),
+            )
+        )
+    finally:
+        con.disconnect()
+    if not users and not hands:
+        return
+    with closing(open_history(settings)) as history:
+        touched = users.union(*claims(history, hands).values(), (f"{ANONYMOUS}{a}" for a in hands))
+        history.defer(sorted(touched.intersection(written.to_pylist())))
 
 
 def _definitions(settings: Settings) -> str | None:

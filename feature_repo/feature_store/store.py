@@ -285,6 +285,15 @@ def read_online(
     return [None if values is None else _plain(values, fields) for _, values in found]
 
 
+def online_times(store: "FeatureStore", domain: Domain, user_ids: Sequence[str]) -> list[int | None]:
+    """The event timestamp (µs) of each person's stored row; None for somebody unknown."""
+    from feature_repo.feature_store.online import microseconds
+
+    view, keys, one = _view(store, domain), entity_keys(user_ids), list(domain.feature_types)[:1]
+    found = store._get_provider().online_read(store.config, view, keys, one)
+    return [None if at is None else microseconds(at) for at, _ in found]
+
+
 def _plain(values: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
     return {n: getattr(values[n], field) if values[n].HasField(field) else None for n, field in fields.items()}
 

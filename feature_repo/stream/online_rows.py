@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import domains
-from feature_repo.feature_store.store import delete_online, feature_store, write_online
-from feature_repo.history.history_store import NEVER, HistoryStore, Written
+from feature_repo.feature_store.store import delete_online, feature_store, online_times, write_online
+from feature_repo.history.history_store import NEVER, Written
 from feature_repo.settings import Settings
 
 
@@ -18,28 +18,26 @@ class OnlineRows:
         self._domain = domains.load(settings.domain)
         self._store = feature_store(settings, lineage=False)
 
-    def write(
-        self, history: HistoryStore, persons: Sequence[str], found: pa.Table, by: int
-    ) -> dict[str, Written | None]:
+    def write(self, persons: Sequence[str], found: pa.Table, by: int) -> dict[str, Written | None]:
         """Write the rows found for these persons by what was known at position `by`; returns what to note of each.
 
         A row's timestamp never goes back, as a correction can move somebody's newest change point; its position is
-        that of the last event applied: so the online store's order lets it replace what was believed before.
+        that of the last event applied: so the online store's order lets it replace what was believed before. The store
+        is asked for the timestamps, because a materialization writes rows too.
         """
-        before = history.written(persons)
+        before = dict(zip(persons, online_times(self._store, self._domain, persons), strict=True))
         note: dict[str, Written | None] = dict.fromkeys(persons)
         for person, ts_us, until in zip(
             *(found[c].to_pylist() for c in ("user_id", "ts_us", "valid_until_us")), strict=True
         ):
             if ts_us is not None or until is not None:
-                held = before[person].event_us if person in before else NEVER
-                note[person] = Written(max(NEVER if ts_us is None else ts_us, held), until)
+                note[person] = Written(NEVER if ts_us is None else max(ts_us, before[person] or ts_us), until)
         rows = found.filter(pc.is_valid(found["ts_us"]))
         there = rows["user_id"].to_pylist()
         if there:
             moments = [w.event_us for p in there if (w := note[p])]
             write_online(self._store, self._domain, _offline(rows, moments, by))
-        gone = [p for p in set(persons).difference(there) if p in before and before[p].event_us != NEVER]
+        gone = [p for p in set(persons).difference(there) if before[p] is not None]
         if gone:
             delete_online(self._store, self._domain, gone)
         return note

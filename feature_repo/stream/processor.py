@@ -187,7 +187,7 @@ class Processor:
 
         def write(some: Sequence[str]) -> None:
             found, by = lane.rows(some, at_us)
-            written = self._rows.write(history, some, found, by)
+            written = self._rows.write(some, found, by)
             self.saturated.see(some, found)
             history.note(written, by)
 
