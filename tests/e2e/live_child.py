@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import uvicorn
 
@@ -29,6 +30,16 @@ def main(port: int) -> None:
         app.users.close()
         live.close()
         engine.close()
+
+
+def forked(port: int, environment: dict[str, str], log: Path) -> None:
+    """The same in a process that was forked, with an environment and a log of its own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    main(port)
 
 
 if __name__ == "__main__":

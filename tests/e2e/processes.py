@@ -1,11 +1,13 @@
 """The live part in processes of its own, for tests: started, sent events to, killed, and held to the definition."""
 
+import multiprocessing
 import random
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from feature_repo.settings import Settings, now_us
 from feature_repo.stream.embedded import Embedded
 from monitoring.distributed import environment
 from monitoring.live import free_port
+from tests.e2e import live_child
 from tests.feature_repo import oracle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +41,9 @@ class Server:
         command = [sys.executable, "-m", "tests.e2e.live_child", str(self.port)]
         with (self.settings.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment(self.settings), stdout=log, stderr=log)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
@@ -57,6 +63,39 @@ class Server:
         assert self.process is not None
         self.process.terminate()
         assert self.process.wait(30) == 0
+
+
+class Warm(Server):
+    """The same, forked from a process that has imported everything, because these imports take seconds."""
+
+    IMPORTED = (
+        "tests.e2e.live_child", "feature_repo.feature_store.definitions", "feature_repo.feature_store.online",
+        "ibis.backends.duckdb", "lightgbm", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store", "pandas", "training.erasure", "training.registry",
+    )  # fmt: skip
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Begin with the imports, in the background."""
+        multiprocessing.set_forkserver_preload(list(cls.IMPORTED))
+        forkserver.ensure_running()
+
+    def start(self) -> None:
+        self.warm_up()
+        context = multiprocessing.get_context("forkserver")
+        log = self.settings.home / "server.log"
+        self.forked = context.Process(target=live_child.forked, args=(self.port, environment(self.settings), log))
+        self.forked.start()
+        self.wait_until_ready()
+
+    def kill(self) -> None:
+        self.forked.kill()
+        self.forked.join()
+
+    def stop(self) -> None:
+        self.forked.terminate()
+        self.forked.join(60)
+        assert self.forked.exitcode == 0, self.forked.exitcode
 
 
 def wire(user: str, n: int, chance: random.Random) -> dict[str, Any]:
