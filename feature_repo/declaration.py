@@ -75,10 +75,10 @@ def _integers(domain: "Domain", name: str, term: Term) -> Iterator[str]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?", or which names there are.
 
-    >>> nearest("sails", ["sales", "clicks"]), nearest("x", ["sales", "clicks"])
+    >>> nearest("sails", ["sales", "clicks"]), nearest("x", ["sales", "clicks", "sales"])
     ("; did you mean 'sales'?", '; there are clicks, sales')
     """
-    known = sorted(known)
+    known = sorted(set(known))
     if close := get_close_matches(name, known, 1):
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(known) or 'none'}"

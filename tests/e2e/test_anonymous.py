@@ -1,65 +1,48 @@
 """A stream of anonymous visitors through the whole of it: files, training, the gate, the service, parity, the report.
 
 Half of the visitors identify, a day after their first observation; some identities come in a second file; some users
-had ordered before they landed; on some devices two users identify, one after the other. What comes out is held against
-plain loops over what was made up (tests/feature_repo/oracle.py and test_outcomes.py), not against the product.
+had ordered before they landed; on some devices two users identify, one after the other. Prices are decimals, some come
+as text and some are none; whether something is on sale is a boolean. The service is the real one, in processes of its
+own, asked over HTTP. What comes out is held against plain loops over what was made up (tests/feature_repo/oracle.py and
+test_outcomes.py), not against the product.
 """
 
 import json
 import random
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pandas as pd
 import pytest
 
 from feature_repo import domains
-from feature_repo.domain import Domain, Label, Segment
 from feature_repo.feature_store.backfill import backfill
 from feature_repo.feature_store.materialize import materialize
-from feature_repo.lake.jsonl import take_in_files
 from feature_repo.lake.log_to_lake import ingest
-from feature_repo.lake.outcomes import outcomes_of_events
-from feature_repo.settings import Settings, now_us
-from feature_repo.vocabulary import DAY, HOUR, Column, Count, Elapsed, Feature, Last, LastTime, Sum, where
+from feature_repo.settings import SOURCE, Settings, now_us
+from feature_repo.vocabulary import DAY, HOUR
+from monitoring import children
+from monitoring.live import free_port, service
 from monitoring.parity import parity
 from monitoring.report import report
 from serving.times import rfc3339
+from tests.e2e import visits as product
+from tests.e2e.visits import DOMAIN, HORIZON, LANDED, ORDERED
 from tests.feature_repo import oracle
 from tests.feature_repo.test_outcomes import defined
-from tests.serving.test_users import Service, until
 from training import dataset
 from training.plan import Plan
 from training.promote import promote
 from training.train import train
 
-LANDED, ORDERED, HORIZON = where(name="Landing", type="page"), where(name="Ordered"), 7 * DAY
-VISITORS, EARLY, SHARED = 360, 5, 8
-DOMAIN = Domain(
-    name="visits",
-    title="Visitors of a shop",
-    columns=(Column("colour", "properties.colour"), Column("cents", "properties.cents", "int64")),
-    events={"Ordered": {"cents": "int64"}, "Looked": {"cents": "int64"}},
-    features=(
-        Feature("orders", Count(ORDERED), "orders"),
-        Feature("colour", Last("colour"), "the last colour"),
-        Feature("pages", Count(where(type="page")), "pages", since=2),
-        Feature("looks_24h", Count(where(name="Looked"), window=DAY), "looks in the last 24 hours", since=2),
-        Feature("cents", Sum("cents", where(name="Looked")), "sum of the prices looked at", "cents", since=2),
-        Feature("last_us", LastTime(), "last event", "µs since 1970 UTC"),
-    ),
-    elapsed=(Elapsed("since_last", "last_us", "since the last event"),),
-    horizon=HORIZON,
-    label=Label("order", "orders within 7 days", good=True, done="orders", done_segment="customer"),
-    observations=(DAY, 3 * DAY),
-    segments=(Segment("cold", ""), Segment("warm", "")),
-    slices=("colour",),
-    ingest=lambda settings, data=None, **options: take_in_files(settings, DOMAIN, data),
-    outcomes=partial(outcomes_of_events, anchor=LANDED, outcome=ORDERED, horizon=HORIZON),
-)  # fmt: skip
+VISITORS, EARLY, SHARED, LIVE = 360, 5, 8, 8
 
 
 @dataclass
@@ -94,6 +77,14 @@ def line(row: oracle.Row) -> str:
     return json.dumps(wire | {k: v for k, v in ids.items() if v} | name | {"properties": json.loads(row["properties"])})
 
 
+def looked_at(chance: random.Random) -> dict[str, Any]:
+    """What was looked at: now and then a value is none of its column's."""
+    cents = chance.randint(100, 99_999)
+    price = chance.choice([cents / 100, f"{cents / 100:.2f}", cents // 100])
+    sale: Any = chance.random() < 0.3
+    return {"price": price if chance.random() < 0.95 else "ask us", "sale": sale if chance.random() < 0.95 else "yes"}
+
+
 def visitors(now: int) -> Made:
     chance, made = random.Random(5), Made()
     for n in range(VISITORS):
@@ -105,33 +96,43 @@ def visitors(now: int) -> Made:
         for _ in range(chance.randint(8, 14) if eager else chance.randint(0, 4)):
             at = begin + chance.randrange(1, 3 * DAY)
             known = user if at >= begin + 2 * DAY else None
-            send(*(("track", at, known, "Looked") if chance.random() < 0.7 else ("page", at, known, "Catalogue")),
-                 cents=chance.randint(100, 9_999), colour=colour)  # fmt: skip
+            what, name = ("track", "Looked") if chance.random() < 0.7 else ("page", "Catalogue")
+            send(what, at, known, name, colour=colour, **looked_at(chance))
         if user:
             send("identify", begin + 2 * DAY, user, late=n % 10 == 1)
         if chance.random() < (0.85 if eager else 0.1):
-            send("track", begin + 3 * DAY + chance.randrange(1, 3 * DAY), user, "Ordered", cents=1_000)
+            send("track", begin + 3 * DAY + chance.randrange(1, 3 * DAY), user, "Ordered", price=10)
     for n in range(EARLY):
         begin = now - (30 + n) * DAY
-        made.event(f"early{n}", "track", begin - DAY, f"early{n}", "Ordered", cents=500)
+        made.event(f"early{n}", "track", begin - DAY, f"early{n}", "Ordered", price="5.00")
         made.event(f"early{n}", "page", begin, f"early{n}", "Landing")
     for n in range(SHARED):
         begin, send = now - (40 + n) * DAY, partial(made.event, f"s{n}", device=f"shared{n}")
         send("page", begin, None, "Landing")
         send("identify", begin + DAY // 2, f"first{n}")
         send("page", begin + 2 * DAY, None, "Landing")
-        send("track", begin + 2 * DAY + HOUR, None, "Ordered", cents=700)  # the first user's until the next line
+        send("track", begin + 2 * DAY + HOUR, None, "Ordered", price=7.5)  # the first user's until the next line
         send("identify", begin + 2 * DAY + 2 * HOUR, f"second{n}")
-        send("track", begin + 4 * DAY, None, "Looked", cents=300)
+        send("track", begin + 4 * DAY, None, "Looked", price=0.29, sale=True)
     return made
+
+
+def with_the_product(tree: Path) -> Path:
+    """The sources with one domain more, for processes: a domain is one file."""
+    for room in ("feature_repo", "training", "serving", "monitoring"):
+        shutil.copytree(SOURCE / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(str(product.__file__), tree / "feature_repo" / "domains")
+    return tree
 
 
 @pytest.fixture
 def visits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(domains, "names", lambda: [DOMAIN.name])
-    monkeypatch.setitem(sys.modules, f"{domains.__name__}.{DOMAIN.name}", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, f"{domains.__name__}.{DOMAIN.name}", product)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(children, "SOURCE", with_the_product(tmp_path / "source"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "source"))
     yield Settings(home=tmp_path / "home", domain="visits")
 
 
@@ -145,6 +146,10 @@ def taken_in(settings: Settings, made: Made, folder: Path) -> None:
     (folder / "2.jsonl").write_text("\n".join([*map(line, made.late), '{"type": "page"}']) + "\n")
     ingested = ingest(settings, folder)
     assert (ingested.accepted, sum(ingested.refused.values())) == (len(made.rows), 1)
+    sent = [json.loads(row["properties"]) for row in made.rows]
+    wrong = Counter("properties.price" for p in sent if p.get("price") == "ask us")
+    wrong.update("properties.sale" for p in sent if p.get("sale") == "yes")
+    assert ingested.flagged == wrong and min(wrong.values()) > 10
 
 
 def check_outcomes(settings: Settings, made: Made) -> dict[str, dict[str, Any]]:
@@ -165,42 +170,72 @@ def check_features(settings: Settings, made: Made, now: int) -> None:
     for name, events in made.groups.items():
         for event in events:
             group |= {key: name for key in (event["user_id"], f"anon:{event['anonymous_id']}") if key}
-    anonymous = 0
+    anonymous, halves = 0, 0
     for row in rows.to_dict("records"):
         wanted = oracle.row(made.groups[group[row["user_id"]]], DOMAIN, row["user_id"], row["now_us"])
-        assert wanted is not None and {n: row[n] for n in wanted} == wanted, row
+        assert wanted is not None and {n: None if pd.isna(row[n]) else row[n] for n in wanted} == wanted, row
         anonymous += row["user_id"].startswith("anon:")
-    assert anonymous > 50 and rows["orders"].eq(0).all()
+        halves += wanted["price"] % 100 != 0 and wanted["on_sale"] > 0 and wanted["last_on_sale"] is not None
+    assert anonymous > 50 and halves > 20 and rows["orders"].eq(0).all()
 
 
 def live(settings: Settings) -> int:
-    """Visitors of this hour, four of whom identify half way; returns how many decisions were about somebody seen."""
-    service, now = Service(settings), now_us()
-    seen = 0
-    try:
-        for n in range(8):
-            at = {"timestamp": rfc3339(now - HOUR)}
-            page = {"type": "page", "name": "Landing", "anonymousId": f"live{n}", "properties": {"colour": "red"}}
-            service.send(page | at | {"messageId": f"live{n}-1"}, page | at | {"messageId": f"live{n}-2"})
-            decision = service.ask("POST", "/v1/decide", json={"anonymousId": f"live{n}"}).json()
-            assert (decision["known"], decision["anonymousId"], decision["userId"]) == (True, f"live{n}", None)
+    """Visitors of this hour, half of whom identify half way; returns how many decisions were about somebody seen."""
+    now, made, chance, seen = now_us(), Made(), random.Random(6), 0
+    port = free_port()
+    with service(settings, port), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+
+        def send(*events: oracle.Row) -> None:
+            answer = http.post(
+                "/v1/batch", json={"batch": [json.loads(line(row)) for row in events]}
+            ).raise_for_status()
+            assert [r["status"] for r in answer.json()["receipts"]] == ["accepted"] * len(events)
+
+        def decide(user: str | None, device: str | None, **asked: str) -> None:
+            decision = http.post("/v1/decide", json=asked).raise_for_status().json()
+            found = {n: decision[n] for n in ("known", "stale", "userId", "anonymousId")}
+            assert found == {"known": True, "stale": False, "userId": user, "anonymousId": device}
+            assert decision["model"] and decision["score"] is not None
+
+        for n in range(LIVE):
+            group, device, user = f"live{n}", f"live{n}", f"joined{n}"
+            event = partial(made.event, group, device=device)
+            event("page", now - HOUR, None, "Landing", colour="red")
+            for minute in range(3):
+                event("track", now - HOUR + (minute + 1) * HOUR // 60, None, "Looked", **looked_at(chance))
+            send(*made.groups[group])
+            decide(None, device, anonymousId=device)
             seen += 1
             if n % 2:
-                link = {
-                    "type": "identify",
-                    "userId": f"joined{n}",
-                    "anonymousId": f"live{n}",
-                    "messageId": f"live{n}-3",
-                }
-                service.send(link | {"timestamp": rfc3339(now - HOUR // 2)})
-                for asked in ({"anonymousId": f"live{n}"}, {"userId": f"joined{n}"}):
-                    decision = service.ask("POST", "/v1/decide", json=asked).json()
-                    assert (decision["known"], decision["userId"]) == (True, f"joined{n}") and decision["model"]
-                    seen += 1
-        until(lambda: not service.engine.log or not service.engine.log.waiting)
-    finally:
-        service.close()
+                event("identify", now - HOUR // 2, user)
+                event("track", now - HOUR // 3, user, "Looked", **looked_at(chance))
+                send(*made.groups[group][-2:])
+                decide(user, None, anonymousId=device)
+                decide(user, None, userId=user)
+                seen += 2
+            if n == 1:  # somebody else on that device
+                event("identify", now - HOUR // 4, "second")
+                event("track", now - HOUR // 5, None, "Looked", **looked_at(chance))
+                send(*made.groups[group][-2:])
+                decide("second", None, userId="second")
+                decide("second", None, anonymousId=device)
+                seen += 2
+        check_live(http, made)
     return seen
+
+
+def check_live(http: httpx.Client, made: Made) -> None:
+    """The features that the service holds are what the definition gives; a device of somebody known has none."""
+    now = now_us()
+    for n in range(LIVE):
+        rows = made.groups[f"live{n}"]
+        users = {row["user_id"] for row in rows if row["user_id"]}
+        for path, key in [(f"users/{u}", u) for u in users] or [(f"anonymous/live{n}", f"anon:live{n}")]:
+            values = http.get(f"/v1/{path}").raise_for_status().json()["features"]["values"]
+            wanted = oracle.row(rows, DOMAIN, key, now)
+            assert wanted is not None and {name: values[name] for name in wanted} == wanted, key
+        if users:
+            assert http.get(f"/v1/anonymous/live{n}").status_code == 409
 
 
 def test_anonymous_visitors_go_through_all_of_it(visits: Settings, tmp_path: Path) -> None:
