@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from feature_repo import domains
 from feature_repo.command import Room, domain_option
@@ -204,6 +202,9 @@ def features(domain: str, as_json: bool) -> None:
 
     Example: python -m feature_repo features --domain oulad
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from feature_repo.features.catalogue import catalogue
 
     rows = catalogue(_explained(lambda: domains.load(domain)))

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from feature_repo.declaration import findings, nearest
-from feature_repo.settings import Settings
 from feature_repo.vocabulary import Column, Elapsed, Feature, First, Last, Scalar, Term, feature_type, leaves, windows
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from feature_repo.enrichment import Step
+    from feature_repo.settings import Settings
 
 BUILT_IN = {"type": "string", "name": "string", "day": "int64", "part_of_day": "string"}
 """Columns that every history has: the event's type and name, its UTC day number since 1970, and the part of
@@ -119,9 +118,9 @@ class Domain:
     segments: tuple[Segment, ...]
     slices: tuple[str, ...]
     ingest: Callable[..., Ingested]
-    outcomes: Callable[[Settings], pa.Table]
+    outcomes: "Callable[[Settings], pa.Table]"
     needs_data: str = ""
-    attainable: Callable[[Settings, "pd.DataFrame"], Any] | None = None
+    attainable: "Callable[[Settings, pd.DataFrame], Any] | None" = None
     enrich: tuple["Step", ...] = ()
     acts: tuple[Act, ...] = ()
     said: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +158,7 @@ class Domain:
                 raise ValueError(f"domain {self.name}: act {act.one!r} needs {act.needs}, which is no int64 feature")
         for unknown in sorted(set(self.said) - set(names)):
             raise ValueError(f"domain {self.name}: words for {unknown!r}, which is no feature{nearest(unknown, names)}")
-        if wrong := list(findings(self)):
+        if wrong := dict.fromkeys(findings(self)):  # each once
             raise ValueError(f"domain {self.name}: " + "; and ".join(wrong))
         for path, kind in (added for step in self.enrich for added in step.adds.items()):
             for c in self.columns:

@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
 
 class BusyError(RuntimeError):
     """Somebody else holds the folder for the same work."""
@@ -31,6 +27,9 @@ class Folder:
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
+        from fsspec.core import url_to_fs  # takes a while, and most commands need no folder to say what they are
+        from fsspec.implementations.local import LocalFileSystem
+
         self.uri = os.fspath(uri)
         self.fs, root = url_to_fs(self.uri)
         self.root = root.rstrip("/")
@@ -92,6 +91,8 @@ class Folder:
         Raises:
             FileNotFoundError: there is none.
         """
+        import pyarrow as pa
+
         return pa.memory_map(self.path(name)) if self.local else self.fs.open(self.path(name), "rb")
 
     def read(self, name: str) -> bytes | None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from feature_repo import domains
+from feature_repo.contract.feedback import STANDARD
 from feature_repo.domain import Act, Domain, Label
 from feature_repo.vocabulary import Column, Count, Feature, First, Initial, Ratio, Sum, Term, where
 
@@ -43,6 +44,15 @@ def with_term(term: Term) -> dict[str, Any]:
 def test_a_typo_is_an_error_with_the_nearest_name(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"domain saas: .*{words}"):
         replace(SAAS, **change)
+
+
+def test_what_is_wrong_in_two_places_is_said_once_and_each_name_there_is_once() -> None:
+    nowhere = Count(where(name="Xyzzy"))
+    with pytest.raises(ValueError, match="Xyzzy") as raised:
+        replace(SAAS, **with_term(Ratio(nowhere, nowhere)))
+    assert str(raised.value).count("Xyzzy") == 1
+    names = str(raised.value).partition("there are ")[2].split(", ")
+    assert "Clicked" in SAAS.events and names == sorted({*SAAS.events, *STANDARD})
 
 
 @pytest.mark.parametrize(
