@@ -26,6 +26,12 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SHOWS = {
+    "drift-features": "Dataset Drift",
+    "drift-score": "Drift in column 'score'",
+    "missing-values": "missing values",
+}
+"""What each page of Evidently says once its script has drawn it."""
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -117,14 +123,7 @@ def test_the_verdicts_come_first_and_lead_to_their_figures(browser: "Browser", f
     page.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "shows"),
-    [
-        ("drift-features", "Dataset Drift"),
-        ("drift-score", "Drift in column 'score'"),
-        ("missing-values", "missing values"),
-    ],
-)
+@pytest.mark.parametrize(("name", "shows"), SHOWS.items())
 def test_one_click_to_each_page_of_evidently_and_back(browser: "Browser", front: str, name: str, shows: str) -> None:
     page = browser.new_page(viewport=DESK)  # type: ignore[arg-type]
     said = watched(page)
@@ -136,3 +135,30 @@ def test_one_click_to_each_page_of_evidently_and_back(browser: "Browser", front:
     assert page.url == front
     assert said == []
     page.close()
+
+
+ROLE = "</script><script>window.PWNED=1</script>"
+"""A trait that anybody may send with a public write key."""
+
+
+@pytest.fixture
+def attacked(tmp_path: Path, make_week: Callable[..., Week]) -> Path:
+    """A report of real pages over people some of whom have that role."""
+    rng = np.random.default_rng(0)
+    then, now = (
+        pd.DataFrame({"role": ["designer", ROLE, None, "engineer"] * 50, "score": rng.random(200)}) for _ in range(2)
+    )
+    pages = measure(then, now, {"role": "string"}, tmp_path).pages
+    assert len(pages) == 3
+    write(make_week(pages=pages), tmp_path)
+    return tmp_path
+
+
+def test_what_users_sent_runs_no_script_in_the_report(browser: "Browser", attacked: Path) -> None:
+    assert "PWNED" in (attacked / "drift-features.html").read_text()
+    for name, shows in (SHOWS | {"index": "Weekly report"}).items():
+        page = browser.new_page(viewport=DESK)  # type: ignore[arg-type]
+        page.goto((attacked / f"{name}.html").as_uri())
+        page.get_by_text(shows).first.wait_for(timeout=30_000)
+        assert page.evaluate("window.PWNED") is None, name
+        page.close()

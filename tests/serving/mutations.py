@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 JSON_TYPE, FORM = "application/json", "application/x-www-form-urlencoded"
 GOLDEN = Path(__file__).parent / "collect" / "golden"
-PEOPLE, DEVICES = [f"u{n}" for n in range(150)], [f"d{n}" for n in range(50)]
+COHORT, PEOPLE, DEVICES = 1_000, 60, 30
+"""Requests that are about the same people, users and devices; then come others, as nobody sends without end."""
 TIME = "2025-06-0%dT0%d:%02d:00Z"
 
 
@@ -146,12 +147,13 @@ class Mutator:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self._made = 0
+        self._asked = self._made = 0
         self._weights = [s.weight for s in SEEDS]
 
     def ask(self) -> Asked:
         """The next request; one in eight is not mutated."""
         r, seed = self.random, self.random.choices(SEEDS, self._weights)[0]
+        self._asked += 1
         how = r.choices(["json", "bytes", "headers", "path", "encoding", "many", "none"], [8, 4, 2, 2, 2, 2, 3])[0]
         document = self.own(deepcopy(seed.document)) if r.random() < 0.8 else seed.document
         text = document.encode() if isinstance(document, str) else b""
@@ -194,20 +196,28 @@ class Mutator:
                     self._made += 1
                     document[key] = f"m{self._made}"
                 elif key in ("userId", "distinct_id", "$distinct_id", "$user_id", "user_id") and value:
-                    document[key] = r.choice(PEOPLE)
+                    document[key] = self.user()
                 elif key in ("anonymousId", "$device_id", "client_id", "previousId") and value:
-                    document[key] = r.choice(DEVICES)
+                    document[key] = self.device()
                 elif key == "timestamp" and isinstance(value, str):
                     document[key] = TIME % (r.randint(1, 9), r.randint(0, 9), r.randint(0, 59))
                 else:
                     document[key] = self.own(value)
         elif isinstance(document, list):
-            return [r.choice(PEOPLE) if v in ("u1", "u2") else self.own(v) for v in document]
+            return [self.user() if v in ("u1", "u2") else self.own(v) for v in document]
         return document
 
     def own_path(self, path: str) -> str:
         """The path with any of the people in it."""
-        return path.replace("/u1", f"/{self.random.choice(PEOPLE)}").replace("/d1", f"/{self.random.choice(DEVICES)}")
+        return path.replace("/u1", f"/{self.user()}").replace("/d1", f"/{self.device()}")
+
+    def user(self) -> str:
+        """The id of any user of now."""
+        return f"u{self._asked // COHORT}-{self.random.randrange(PEOPLE)}"
+
+    def device(self) -> str:
+        """The id of any device of now."""
+        return f"d{self._asked // COHORT}-{self.random.randrange(DEVICES)}"
 
     def extreme(self, document: Any) -> bytes:
         """The document's JSON with up to three values, names or members that nobody expects."""

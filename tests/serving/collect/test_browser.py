@@ -12,13 +12,14 @@ import pytest
 from feature_repo import domains
 from feature_repo.contract.events import Event
 from feature_repo.contract.feedback import BROWSER
+from feature_repo.contract.origin import origin_of, user_hash
 from feature_repo.enrichment.compiled import Enrichment
 from feature_repo.lake.quarantine import Quarantine
 from feature_repo.log.sqlite_log import SqliteLog
 from serving.app import App
 from serving.auth import Keys
 from serving.collect.door import Door
-from serving.collect.routes import Options
+from serving.collect.routes import Collector, Options
 from tests.monitoring.test_page_browser import browser  # noqa: F401
 from tests.serving.collect.test_node_sdks import installed  # noqa: F401
 
@@ -106,6 +107,24 @@ def test_pages_clicks_and_forms_of_one_visitor(site: Site, browser: "Browser") -
     page.reload()  # the same visitor, known by now
     later = site.until(len(found) + 1)[-1]
     assert (later.type, later.anonymous_id, later.user_id) == ("page", found[0].anonymous_id, "u-1")
+
+
+def test_a_signature_of_the_user_id_is_sent_and_kept_by_the_browser(site: Site, browser: "Browser") -> None:  # noqa: F811
+    secret = "secret-" * 4
+    site.app._collector = Collector(
+        Options(browser_keys=Keys((KEY,)), secrets=(secret,), origins=frozenset({site.origin}))
+    )
+    page = browser.new_page()
+    page.goto(site.origin)
+    page.evaluate("firstmile.identify('u-2', {}, 'forged')")
+    page.evaluate("hash => firstmile.identify('u-1', {}, hash)", user_hash(secret, "u-1"))
+    page.click("#go")
+    found = site.until(3, "identify")
+    page.reload()  # known by now, and signed
+    found = site.until(len(found) + 1)
+    assert {e.user_id for e in found} == {None, "u-1"} and found[-1].user_id == "u-1"
+    assert all(origin_of(e.context).verified for e in found if e.user_id)
+    assert {reason for status, reason in site.door.counted if status == "refused"} == {"wrong_user_hash"}
 
 
 @pytest.mark.parametrize("site", domains.names(), indirect=True)

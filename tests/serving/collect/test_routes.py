@@ -192,6 +192,16 @@ def test_the_rate_is_each_keys_own(make_collector: Make, ask: Ask, keys: Any, lo
     assert len(log.events) == 36
 
 
+def test_the_rate_counts_kilobytes_where_they_are_more_than_the_events(
+    make_collector: Make, ask: Ask, keys: Any, log: Any
+) -> None:
+    app = make_collector(per_second=10)
+    large = track(properties={"feature": "x" * 35_000})
+    assert ask(app, "POST", "/v1/batch", json=batch(keys.write, large)).is_success
+    answer = ask(app, "POST", "/v1/batch", json=batch(keys.write))
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "rate_limited", "3")
+
+
 def test_a_busy_log_is_503_with_the_time_to_wait(make_collector: Make, ask: Ask, keys: Any, log: Any) -> None:
     log.fault = Busy("50000 events wait to be written", 1.5)
     answer = ask(make_collector(), "POST", "/v1/batch", json=batch(keys.write))
