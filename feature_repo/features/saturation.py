@@ -6,17 +6,17 @@ ratio saturate too; they are seen where their sum is a feature by itself.
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from feature_repo.contract.events import spoken
 from feature_repo.domain import Domain
-from feature_repo.lake.lake_sql import literal
 from feature_repo.vocabulary import INT64, Linear, Sum
 
 _log = logging.getLogger(__name__)
@@ -44,18 +44,35 @@ def summed(domain: Domain) -> list[str]:
 
 def in_rows(folder: Path, domain: Domain) -> list[AtLimit]:
     """What is at a limit in the offline rows; reads the files' statistics, and rows only where there is any."""
-    files, found = literal(str(folder / "*.parquet")), list[AtLimit]()
-    if not any(folder.glob("*.parquet")):
-        return found
-    with duckdb.connect() as con:
-        for name in summed(domain):
-            at = " union all ".join(
-                f"""select user_id from read_parquet({files}) where "{name}" = {i}""" for i in INT64
-            )
-            users, rows, example = con.sql(
-                f"select count(distinct user_id), count(*), min(user_id) from ({at})"
-            ).fetchall()[0]
-            found += [AtLimit(name, users, rows, example)] if rows else []
+    names = summed(domain)
+    rows = {name: Counter[str]() for name in names}
+    for file in sorted(folder.glob("*.parquet")) if names else ():
+        with pq.ParquetFile(file) as opened:
+            found = opened.read(["user_id", *reached]) if (reached := _reached(opened.metadata, names)) else None
+        for name in reached:
+            rows[name].update(_users(found, name))
+    return [AtLimit(name, len(of), of.total(), min(of)) for name, of in rows.items() if of]
+
+
+def _reached(file: pq.FileMetaData, names: Sequence[str]) -> list[str]:
+    """The columns of a file that have a limit among their smallest and largest values, or do not say so."""
+    places = {name: file.schema.names.index(name) for name in names}
+    groups = [file.row_group(n) for n in range(file.num_row_groups)]
+    return [name for name, at in places.items() if any(_may_reach(group.column(at).statistics) for group in groups)]
+
+
+def _may_reach(found: pq.Statistics | None) -> bool:
+    if found is None:
+        return True
+    if not found.has_min_max:
+        return bool(found.num_values)
+    return found.min == INT64[0] or found.max == INT64[1]
+
+
+def _users(rows: pa.Table, name: str) -> list[str]:
+    """The user of each row in which a feature is at a limit."""
+    at_limit = pc.is_in(rows[name], pa.array(INT64, pa.int64()))
+    found: list[str] = rows["user_id"].filter(at_limit).to_pylist()
     return found
 
 
@@ -78,8 +95,7 @@ class Watch:
         for name in self._features:
             if name not in self._users and not _reaches(rows[name]):
                 continue  # as nearly always
-            at_limit = pc.is_in(rows[name], pa.array(INT64, pa.int64()))
-            beyond = set(rows["user_id"].filter(at_limit).to_pylist())
+            beyond = set(_users(rows, name))
             with self._lock:
                 self._users[name] = self._users.get(name, set()).difference(persons) | beyond
             if beyond and name not in self._told:

@@ -1,5 +1,6 @@
 """Segments follow by themselves: with an event, with time alone, after a stop, and away from who opted out."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -229,7 +230,8 @@ def test_an_anonymous_person_who_became_known_is_followed_no_longer(start):
         time.sleep(0.05)
     left = [c for c in journal.of(["anon:d"]) if not c.entered]
     assert ("clicking", GONE) in {(c.segment, c.cause) for c in left}
-    assert not again.decide("anon:d")["known"]
+    assert not asyncio.run(again.engine.decide("anon:d")).known
+    assert again.decide("anon:d")["userId"] == "u1"  # whom the anonymous id stands for by now
     assert again.decide("u1")["segments"] == ["clicking"]
     start.stop()
     for file in service.settings.state.glob("segments.db*"):
