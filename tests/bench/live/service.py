@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from feature_repo import domains
+from feature_repo.contract.events import ids_of
 from feature_repo.domain import Domain
 from feature_repo.feature_store.store import delete_online, feature_store, read_online
 from feature_repo.lake.lake import Lake
@@ -93,7 +94,9 @@ class Service:
         deadline = time.monotonic() + PATIENCE_S
         self._until(NO_LAG, deadline)
         for user in users:
-            while self.client.post("/v1/decide", json={"userId": user}).raise_for_status().json()["stale"]:
+            user_id, anonymous_id = ids_of(user)
+            asked = {"userId": user_id} if user_id is not None else {"anonymousId": anonymous_id}
+            while self.client.post("/v1/decide", json=asked).raise_for_status().json()["stale"]:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"after {PATIENCE_S} s the features of {user} still lack an accepted event")
 
