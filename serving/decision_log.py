@@ -199,6 +199,8 @@ INTERVAL_S = 0.4
 ROWS = 50_000
 SLOWEST_S = 0.04
 """A file that takes longer than this to rewrite is full: rewriting stays under a tenth of one thread."""
+LAST_TRIES = 5
+"""How often it is tried to write what waits when the service stops."""
 REPEATING = [
     "segment",
     "model_name",
@@ -302,7 +304,11 @@ class DecisionLog:
             self._flush()
             if self._finished > finished:
                 self._refresh_index()
-        self._flush()
+        for _ in range(LAST_TRIES):
+            self._flush()
+            if not self.waiting:
+                break
+            time.sleep(self._interval_s)
 
     def _refresh_index(self) -> None:
         try:

@@ -82,7 +82,7 @@ def forked(run: "object") -> int:
 
 
 def main(home: Path, step: int) -> None:
-    for how in (0, 1, 2):
+    for how in (0, 1, 2, 3):
         n, over = 1, False
         while not over:
             settings = Settings(home=home / f"{how}-{n}", domain="saas", log="sqlite", history="sqlite")

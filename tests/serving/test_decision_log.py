@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -201,3 +202,24 @@ def test_a_person_is_erased_from_all_files_and_from_what_waits(tmp_path: Path, r
     assert blank == {"u4", "u24"}  # u2 was not known
     assert decision_log.erase(tmp_path, [str(user) for user in kept]) == len(kept)
     assert list(tmp_path.glob("*.parquet")) == []
+
+
+def test_a_write_that_fails_once_while_it_stops_loses_nothing(
+    tmp_path: Path, receipts: list[Receipt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = DecisionLog(tmp_path, interval_s=1).start()
+    log.put(receipts[0])
+    until(lambda: log.written)
+    synced, failed = os.fsync, threading.Event()
+
+    def once(handle: int) -> None:
+        if not failed.is_set():
+            failed.set()
+            log.put(receipts[2])  # comes while the one before is not saved
+            raise OSError("the disk does not answer")
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", once)
+    log.put(receipts[1])
+    log.close()
+    assert failed.is_set() and {r.decision_id for r in receipts[:3]} <= {r["decision_id"] for r in rows(tmp_path)}
