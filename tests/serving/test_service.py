@@ -76,7 +76,7 @@ def served(state: SimpleNamespace, folder: Path, *arguments: str) -> Iterator[Si
     command = [sys.executable, "-m", "serving", "serve", "--port", str(port), *arguments]
     log = folder / "server.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, umask=0)
 
     def kill() -> None:
         """kill -9 of the workers and of what started them."""
@@ -155,9 +155,11 @@ def test_registry_mode_decides_swaps_and_survives_a_kill(
 
     state = registered
     registry.move_champion(state.settings, 1)
+    before = set(state.settings.home.rglob("*"))
     with served(state, tmp_path) as server:
         _decisions_are_those_of_the_model(server.port, state)
         _routes_answer(server.port)
+        _what_it_writes_is_for_its_user_alone(set(state.settings.home.rglob("*")) - before)
         _a_swap_fails_no_request(server.port, state)
         _a_kill_loses_at_most_a_second(server, state)
 
@@ -176,6 +178,12 @@ def _decisions_are_those_of_the_model(port: int, state: SimpleNamespace) -> None
         assert (one["model"], one["known"]) == ({"name": model.name, "version": 1}, user != "nobody")
     _the_log_can_be_replayed(state, model)
     assert len(one["reasons"]) == 3 and one["elements"] == ["welcome_tour", "checklist"]
+
+
+def _what_it_writes_is_for_its_user_alone(paths: set[Path]) -> None:
+    """Although the process was started with a mask that hides nothing."""
+    assert {"log.db", "segments.db"} <= {path.name for path in paths}
+    assert [path for path in paths if path.exists() and path.stat().st_mode & 0o077] == []
 
 
 def _the_log_can_be_replayed(state: SimpleNamespace, model: Any) -> None:

@@ -249,6 +249,26 @@ def test_feedback_is_known_after_a_kill_too(settings, ruled, tmp_path):
     world.close()
 
 
+def test_a_move_between_personas_has_its_own_cause(settings, tmp_path, ruled):
+    row = {"type": "track", "name": "Clicked", "user_id": "u1", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    at = histories.BASE
+    world = World(settings, tmp_path, [(0, ruled[0])])
+    world.history.add([row_of(1, event(row | {"message_id": "m1", "ts_us": at}))])
+    for engagement, persona, now in (("racing", "builder", at + 10), ("racing", "reader", at + 20)):
+        placed = Placed(engagement=engagement, persona=persona)
+        world.keeper.note("u1", world.follow("u1", now), placed, f"{engagement}: score .7", "", now)
+    world.keeper.flush()
+    causes = {(c.segment, c.entered): c.cause for c in world.keeper.journal.of(["u1"]) if c.source != "rules"}
+    assert causes == {
+        ("racing", True): "racing: score .7",
+        ("builder", True): "behaves most like persona builder",
+        ("builder", False): "behaves most like persona reader",
+        ("reader", True): "behaves most like persona reader",
+    }
+    world.close()
+
+
 def test_what_the_model_had_to_do_with_stands(settings, tmp_path):
     (tmp_path / "scored.yaml").write_text(
         "domain: saas\nsegments:\n"
