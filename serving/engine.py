@@ -260,6 +260,7 @@ class Engine:
                 found = Unavailable(SET_ASIDE)
         elif stale and isinstance(found, Snapshot):
             found = msgspec.structs.replace(found, note=STALE)
+        stale = stale or self._lacks_something(found, at)
         old = self.past_data.reason(at) if self.past_data and isinstance(found, Snapshot) else None
         if isinstance(found, Snapshot) and old is not None:
             found = msgspec.structs.replace(found, note=f"{found.note}; {old}" if found.note else old)
@@ -274,6 +275,12 @@ class Engine:
         self.metrics.decided(receipt.segment)
         decision = answer(receipt, stale)
         return self._explained(decision, receipt, placed, model) if explain else decision
+
+    def _lacks_something(self, found: Found, at: int) -> bool:
+        """Whether the features are not those of this moment, or could not be read."""
+        if isinstance(found, Snapshot):
+            return self.reader.ended(found, at) or found.event_us > at
+        return found is not None
 
     def _explained(self, decision: Decision, receipt: Receipt, placed: Placed, model: Model | None) -> Decision:
         effects = of_decision(model, receipt)
@@ -310,13 +317,13 @@ class Engine:
         ended = {u: r for u, r in rows.items() if (self.reader.ended(r, at) or r.event_us > at) and u not in aside}
         if not ended:
             return found
-        renewed = await self._in_force(ended, at)
+        renewed = dict(await self._in_force(ended, at))
         why = "there are no offline rows"
-        renewed |= {u: _noted(r, why) for u, r in ended.items() if u not in renewed and r.values}
+        renewed |= {u: _ended(r, why) for u, r in ended.items() if u not in renewed and r.values}
         return [renewed.get(u, None if u in ended else r) for u, r in zip(user_ids, found, strict=True)]
 
-    async def _in_force(self, ended: dict[str, Snapshot], at: int, patient: bool = False) -> dict[str, Snapshot | None]:
-        """The rows in force at `at`, or the ended ones with a note of what went wrong.
+    async def _in_force(self, ended: dict[str, Snapshot], at: int, patient: bool = False) -> Mapping[str, Found]:
+        """The rows in force at `at`; where they cannot be had, what went wrong, and the ended rows that have values.
 
         People whose rows take long have threads to themselves: nobody else's decision waits for one.
         """
@@ -329,11 +336,11 @@ class Engine:
             others = {u: r for u, r in ended.items() if u not in long}
             found = await self._in_force(others, at, patient) if others else {}
             if patient:
-                return found | {u: _noted(r, _words(e)) for u, r in long.items() if r.values}
-            return found | await self._in_force(long, at, patient=True)
+                return {**found, **{u: _ended(r, _words(e)) for u, r in long.items()}}
+            return {**found, **await self._in_force(long, at, patient=True)}
         except Exception as e:
             _log.warning("the rows in force cannot be read: %s", _words(e))
-            return {u: _noted(r, _words(e)) for u, r in ended.items() if r.values}
+            return {u: _ended(r, _words(e)) for u, r in ended.items()}
 
     async def _in_thread(
         self, patience_s: float, read: Callable[..., T], *arguments: Any, threads: ThreadPoolExecutor | None = None
@@ -342,11 +349,17 @@ class Engine:
         return await asyncio.wait_for(reading, patience_s)
 
 
-def _noted(row: Snapshot, why: str) -> Snapshot:
-    note = (
-        f"features as of {rfc3339(row.event_us)}: a window has ended since, and the row in force is not known ({why})"
+def _ended(row: Snapshot, why: str) -> Found:
+    """What is told of a user whose row has ended, where the row in force cannot be had; why: in words.
+
+    A row without values is of a user who was nobody when it was written, and may be somebody by now.
+    """
+    unknown = f"the row in force is not known ({why})"
+    if not row.values:
+        return Unavailable(f"a window has ended since their row was written, and {unknown}")
+    return msgspec.structs.replace(
+        row, note=f"features as of {rfc3339(row.event_us)}: a window has ended since, and {unknown}"
     )
-    return msgspec.structs.replace(row, note=note)
 
 
 def _words(error: BaseException) -> str:

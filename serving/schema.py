@@ -134,7 +134,11 @@ class Decision(Struct, rename="camel", frozen=True):
     holdout: Annotated[bool, Meta(description="Whether the person always gets the default journey, for comparison.")]
     reasons: Annotated[list[str], Meta(description="Why, in words, in the order in which it was decided.")]
     stale: Annotated[
-        bool, Meta(description="Whether an event that was accepted before is missing: it could not be waited for.")
+        bool,
+        Meta(
+            description="Whether the features lack an event that was accepted before, or the end of a window, or could "
+            "not be read at all: it could not be waited for, and the reasons say what."
+        ),
     ] = False
     contributions: Annotated[
         list[Contribution] | UnsetType,

@@ -115,7 +115,7 @@ def keeper(settings: Settings, domain: Domain, book: Playbook, live: Live, holde
         return {"score": found.score, "engagement": found.engagement, "persona": found.persona}
 
     reader = partial(Personal, settings, live.history)
-    return Keeper(reader, journal, eras, book.policy.boundaries.session_gap_us, scored)
+    return Keeper(reader, journal, eras, book.policy.boundaries.session_gap_us, scored, live.erased.covers)
 
 
 def announcer(settings: Settings, engine: Engine, live: Live) -> Announcer | None:

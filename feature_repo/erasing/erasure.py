@@ -173,7 +173,7 @@ def erase_offline(settings: Settings, erasing: Plan) -> int:
         BusyError: a backfill runs.
     """
     with backfill.alone(settings):
-        backfill.again(settings, erasing.touched)
+        backfill.again(settings, erasing.touched, erasing.senders)
         mine = erase_rows(sorted(settings.features.glob("*.parquet")), erasing.senders)
         erase_rows(sorted(settings.features.glob("*.parquet")), erasing.touched)
         mine += erase_rows(sorted(settings.state.glob("*.parquet")), erasing.senders)

@@ -97,12 +97,15 @@ def position(settings: Settings) -> int:
     return int(json.loads(path.read_text())["position"]) if path.exists() else 0
 
 
-def again(settings: Settings, persons: Iterable[str]) -> None:
-    """Have the next backfill compute these persons anew, although no event of theirs is new. Only while `alone`."""
+def again(settings: Settings, persons: Iterable[str], erased: Iterable[str]) -> None:
+    """Have the next backfill compute these persons anew, although no event of theirs is new. Only while `alone`.
+
+    erased: persons whom no backfill computes any more, whatever was asked before.
+    """
     path = settings.features / BOOKMARK
     if path.exists():
         held = json.loads(path.read_text())
-        _write_bookmark(settings, held | {"again": sorted({*held.get("again", ()), *persons})})
+        _write_bookmark(settings, held | {"again": sorted({*held.get("again", ()), *persons} - {*erased})})
 
 
 def _backfill(settings: Settings, memory: str, progress: bool) -> Backfilled:

@@ -58,7 +58,8 @@ class Keeper:
     several threads.
 
     reader: of a history, for so many events at once. eras: the rules, the first from ever on, the last those of now.
-    scored: what the model says, for rules that ask it. caught_up: is told whose long past was followed; must not wait.
+    scored: what the model says, for rules that ask it. erased: of whom nothing may be kept. caught_up: is told whose
+    long past was followed; must not wait.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Keeper:
         eras: Sequence[Era],
         session_gap_us: int,
         scored: Scored,
+        erased: Callable[[str], bool] = lambda person: False,
     ) -> None:
         self.journal, self.eras = journal, eras
         self.caught_up: Callable[[Sequence[str]], object] = lambda persons: None
-        self._gap, self._scored = session_gap_us, scored
+        self._gap, self._scored, self._erased = session_gap_us, scored, erased
         self._personal, self._background, self._patient = reader(LONG), reader(LONG), reader(None)
         self._slow = LongPasts(self._catch_up)
         self._under_way: WeakValueDictionary[str, UnderWay] = WeakValueDictionary()
@@ -280,8 +282,8 @@ class Keeper:
             under_way = self._under_way.setdefault(person, UnderWay())
         look = self._look(personal, person, was, row, at_us)
         with self._lock:
-            if self._under_way.get(person) is not under_way:
-                raise Gone(person)
+            if self._under_way.get(person) is not under_way or self._erased(person):
+                raise Gone(person)  # their row may have been read before they were erased, and this begun after it
             now = self._remembered(person)
             changed = (now and now.document) != (was and was.document)
             return None if changed else self._take(person, now, look, row, at_us)

@@ -16,6 +16,7 @@ from feature_repo.contract.events import Event
 from feature_repo.contract.refusals import Reason, Refusal
 from feature_repo.erasing import erasure
 from feature_repo.erasing.tombstones import Tombstones
+from feature_repo.feature_store.backfill import backfill
 from feature_repo.feature_store.store import delete_online, feature_store
 from feature_repo.lake import lake_sql
 from feature_repo.lake.intake import take_in
@@ -277,3 +278,16 @@ def test_a_condition_in_sql_names_senders_and_messages() -> None:
     where = lake_sql.theirs(con, ["u"], [("anon:b", "m2")])
     assert con.execute(f"select * from t where {where}").fetchall() == [rows[0], rows[2]]
     assert con.execute(f"select * from t where {lake_sql.theirs(con, [], [])}").fetchall() == []
+
+
+def test_whoever_is_touched_by_one_erasure_and_then_erased_is_in_no_file(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, domain="saas")
+    users = ["the first", "the second", "the third"]
+    Lake(settings.lake).append([plain(n, users[n % 3], "their device") for n in range(9)])
+    backfill(settings, progress=False)
+    erasure.erase_offline(settings, erasure.Plan(users[0], shared=("their device",), touched=tuple(users[1:])))
+    assert searching.found(settings.features, users) != []
+    erasure.erase_offline(settings, erasure.Plan(users[1]))
+    assert searching.found(settings.features, users[:2]) == []
+    assert backfill(settings, progress=False).rows > 0
+    assert searching.found(settings.features, users[2:]) != []

@@ -57,7 +57,7 @@ def test_beside_a_service_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "log": 0,
         "due": 0,
         "lake": 0,
-        "set_aside": {},
+        "set_aside": [],
     }
 
 

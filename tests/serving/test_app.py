@@ -284,13 +284,35 @@ def test_a_row_whose_window_has_ended_is_looked_up(make_app: Callable[..., App],
     assert ask(app, "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()["segment"] == "slow"
     reader.later = OSError("gone")
     answer = ask(app, "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()
-    assert answer["segment"] == "fast"
+    assert (answer["segment"], answer["stale"]) == ("fast", True)
     assert answer["reasons"][0].startswith("features as of 2025-12-31T23:59:59.999000Z: a window has ended since")
     reader.later = {}
     answer = ask(app, "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()
     assert (answer["segment"], "there are no offline rows" in answer["reasons"][0]) == ("fast", True)
     reader.people["fast"] = fakes.person(8, valid_until_us=fakes.NOW + 1)
     assert len(ask(app, "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()["reasons"]) == 2
+
+
+@pytest.mark.parametrize(("field", "ahead_us"), [("valid_until_us", 0), ("event_us", 1)])
+def test_who_may_be_somebody_by_now_is_not_said_to_be_nobody(
+    make_app: Callable[..., App], fakes: SimpleNamespace, field: str, ahead_us: int
+) -> None:
+    """The online row is of nobody, as their first event lay ahead, or was another user's until a moment ahead."""
+    row = msgspec.structs.replace(fakes.person(1), values={}, **{field: fakes.NOW + ahead_us})
+    reader = fakes.Reader({"fast": row})
+    reader.later = {"fast": fakes.person(1)}
+    answer = ask(make_app(reader=reader), "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()
+    assert (answer["known"], answer["stale"], answer["segment"]) == (True, False, "slow")
+    reader.later = TimeoutError()
+    answer = ask(make_app(reader=reader), "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()
+    assert (answer["known"], answer["stale"]) == (False, True)
+    assert "the row in force is not known (it took too long)" in answer["reasons"][0]
+
+
+def test_a_store_that_is_down_is_said(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:
+    reader = fakes.Reader({"fast": fakes.person(8)})
+    reader.fault = OSError("gone")
+    assert ask(make_app(reader=reader), "POST", "/v1/decide", fakes, json={"userId": "fast"}).json()["stale"]
 
 
 def test_whose_row_takes_long_keeps_nobody_else_waiting(make_app: Callable[..., App], fakes: SimpleNamespace) -> None:

@@ -76,6 +76,7 @@ class World:
 
     def __init__(self, settings: Settings, folder: Path, eras: list[timeline.Era], most: int | None = None) -> None:
         self.settings, self.folder, self.eras, self.most = settings, folder, eras, most
+        self.erased = set[str]()
         self.history = SqliteHistory(folder / "history.db")
         self.processor = Processor(settings, self.history.reader(), Clock())
         self.begin()
@@ -83,7 +84,7 @@ class World:
     def begin(self) -> None:
         """A process starts."""
         journal, self.caught_up = Journal(self.folder / "segments.db"), threading.Event()
-        self.keeper = Keeper(self.reader, journal, self.eras, GAP, lambda values, at: {})
+        self.keeper = Keeper(self.reader, journal, self.eras, GAP, lambda values, at: {}, self.erased.__contains__)
         self.keeper.caught_up = lambda persons: self.caught_up.set()
 
     def reader(self, most: int | None) -> Personal:
@@ -232,6 +233,24 @@ def test_what_was_decided_before_somebody_was_erased_is_noted_nowhere(settings, 
     assert world.keeper.journal.of(["u1"]) == [] and world.keeper.journal.document("u1") is None
     world.follow("u1", histories.BASE + 30)
     world.keeper.flush()
+    world.close()
+
+
+@pytest.mark.parametrize("how", ["follow", "keep_up"])
+def test_whose_row_was_read_before_they_were_erased_is_not_kept(settings, ruled, tmp_path, how):
+    row = {"type": "track", "name": "Clicked", "user_id": "u1", "anonymous_id": None, "received_us": 1,
+           "properties": "{}", "traits": "{}", "context": "{}"}  # fmt: skip
+    world = World(settings, tmp_path, [(0, ruled[0])])
+    world.history.add([row_of(1, event(row | {"message_id": "m1", "ts_us": histories.BASE}))])
+    found, position = world.processor.rows(["u1"], histories.BASE + 10)
+    (read,) = found.to_pylist()
+    world.erased.add("u1")
+    world.keeper.erase(["u1"])
+    snapshot = Snapshot(read, read["ts_us"], position, read["valid_until_us"], row_position=position)
+    with pytest.raises(Gone):
+        getattr(world.keeper, how)("u1", snapshot, histories.BASE + 10)
+    assert world.keeper.flush() == []
+    assert world.keeper.journal.of(["u1"]) == [] and world.keeper.journal.document("u1") is None
     world.close()
 
 
