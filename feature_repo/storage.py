@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ class Folder:
         if not self.local and not protocols & set(con.list_filesystems()):
             con.register_filesystem(self.fs)
 
+    def names(self, folder: str) -> list[str]:
+        """The files of a sub-folder; none where there is no such folder. Asks for nothing but their names."""
+        if not self.local:
+            return list(self.sizes(folder))
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                return [f"{folder}/{e.name}" for e in entries if e.is_file()]
+        except FileNotFoundError:
+            return []
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of each file of a sub-folder, by name; empty where there is no such folder."""
         if self.local:
@@ -72,7 +82,7 @@ class Folder:
                     stats = [(e.name, e.stat()) for e in entries if e.is_file()]
             except FileNotFoundError:
                 return {}
-            return {f"{folder}/{name}": f"{s.st_size} {s.st_mtime_ns} {s.st_ino}" for name, s in stats}
+            return {f"{folder}/{name}": _version(s) for name, s in stats}
         self.fs.invalidate_cache()
         try:
             found = self.fs.ls(self.path(folder), detail=True)
@@ -84,6 +94,16 @@ class Folder:
             for f in found
             if f["type"] == "file"
         }
+
+    def unchanged(self, versions: Mapping[str, str]) -> bool:
+        """Whether these files are there, none of them replaced; version by name, as `versions` gives them."""
+        if not self.local:
+            now = {k: v for folder in {n.rsplit("/", 1)[0] for n in versions} for k, v in self.versions(folder).items()}
+            return all(now.get(name) == version for name, version in versions.items())
+        try:
+            return all(_version(os.stat(self.path(name))) == version for name, version in versions.items())
+        except FileNotFoundError:
+            return False
 
     def open(self, name: str) -> Any:
         """A file to read from at any place, which stays as it is when another takes its name.
@@ -207,3 +227,7 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"

@@ -8,6 +8,7 @@ microseconds. A `Feature` gives a term its name and its words; nothing else in t
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 SECOND = 1_000_000
@@ -84,7 +85,7 @@ class Column:
         """The type as which features see a value: `string` or `int64`."""
         return "string" if self.type == "string" else "int64"
 
-    @property
+    @cached_property
     def limits(self) -> tuple[int, int] | None:
         """The bounds as features see values, both included; None where there are none."""
         if self.low is None and self.high is None:

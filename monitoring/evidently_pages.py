@@ -40,6 +40,12 @@ class Page:
     doc: str
 
 
+def load() -> None:
+    """Import Evidently now, by who has to wait for something else in the meantime."""
+    import evidently.metrics
+    import evidently.presets  # noqa: F401
+
+
 def write(
     reference: pd.DataFrame,
     current: pd.DataFrame,

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,16 +65,19 @@ def _quantile(ordered: list[float], q: float) -> float:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("nan")
 
 
-def decide_live(settings: Settings, people: list[str], at_us: int, port: int | None, console: Console) -> Live:
-    """Start the service, ask for each of the people and for somebody unknown, let some act live, stop it.
+def decide_live(
+    settings: Settings, service: "Starting", people: list[str], console: Console, meanwhile: Callable[[], object]
+) -> Live:
+    """Ask for each of the people and for somebody unknown, let some act live, and stop the service.
+
+    meanwhile: is done before the service is waited for.
 
     Raises:
         ServiceError: the service did not start, or a request failed.
     """
-    port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
     times = [time.monotonic()]
-    with service(settings, port, at_us, console), patient_client(url, console) as client:
+    meanwhile()
+    with service.answering(console), patient_client(service.url, console) as client:
         times.append(time.monotonic())
         for user in people[:20]:
             client.post("/v1/decide", json=_asked(user))
@@ -92,6 +95,7 @@ def decide_live(settings: Settings, people: list[str], at_us: int, port: int | N
         for table in relived.tables():
             console.print(table)
         times.append(time.monotonic())
+    service.stop()
     times.append(time.monotonic())
     seconds = [after - before for before, after in pairwise(times)]
     parts = dict(zip(("start", "decisions", "live users", "stop"), seconds, strict=True))
@@ -104,33 +108,65 @@ def _asked(user_key: str) -> dict[str, Any]:
     return {"userId": user_id} if user_id is not None else {"anonymousId": anonymous_id}
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A service on loopback that may not be ready yet."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def answering(self, console: Console | None = None) -> Iterator[None]:
+        """Wait until it is ready; the block asks it. console: where waiting is said.
+
+        Raises:
+            ServiceError: it did not get ready, or a request of the block failed.
+        """
+        _wait_until_ready(self.process, self.port, console or Console(quiet=True), self.log)
+        try:
+            yield
+        except (httpx.HTTPError, DeliveryError) as error:
+            ended = "" if self.process.poll() is None else f"; it has ended with exit code {self.process.returncode}"
+            raise ServiceError(
+                f"the service on port {self.port}: {_said(error)}{ended}; {children.last_words(self.log)}"
+            ) from error
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        children.stop(self.process, STOPS_WITHIN_S)
+
+
 @contextmanager
-def service(
-    settings: Settings, port: int, at_us: int | None = None, console: Console | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The service on loopback while the block runs.
+def starting(settings: Settings, port: int | None = None, at_us: int | None = None) -> Iterator[Starting]:
+    """The service on loopback, which starts while the block runs, and ends with it.
 
-    at_us: where its clock starts; default the present. console: where waiting for it is said.
-
-    Raises:
-        ServiceError: it did not get ready, or a request of the block failed.
+    port: default a free one. at_us: where its clock starts; default the present.
     """
+    port = port or free_port()
     log = settings.state / "service.log"
     environment = distributed.environment(settings)
     if at_us is not None and abs(at_us / 1e6 - time.time()) > 60:
         environment["FIRSTMILE_NOW"] = datetime.fromtimestamp(at_us / 1e6, UTC).isoformat()
     with distributed.workers(settings, environment):
         process = children.start(["serving", "serve", "--port", str(port)], environment, log)
+        service = Starting(process, port, log)
         try:
-            _wait_until_ready(process, port, console or Console(quiet=True), log)
-            yield process
-        except (httpx.HTTPError, DeliveryError) as error:
-            ended = "" if process.poll() is None else f"; it has ended with exit code {process.returncode}"
-            raise ServiceError(
-                f"the service on port {port}: {_said(error)}{ended}; {children.last_words(log)}"
-            ) from error
+            yield service
         finally:
-            children.stop(process, STOPS_WITHIN_S)
+            service.stop()
+
+
+@contextmanager
+def service(settings: Settings, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process of a service that is ready on loopback while the block runs. Raises ServiceError as `answering`."""
+    with starting(settings, port) as found, found.answering():
+        yield found.process
 
 
 def free_port() -> int:

@@ -1,28 +1,46 @@
 """The steps of a run that are always done: decide over HTTP, replay, parity, and the weekly report."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from feature_repo.progress import Bars
-from monitoring import distributed
-from monitoring.live import Live, decide_live
-from monitoring.parity import parity
-from monitoring.steps import Figures, Run, now_of
+from monitoring import distributed, evidently_pages, failures, live
+from monitoring.parity import Parity, parity
+from monitoring.steps import LOG, Figures, Run, now_of
 
 
-def decide(run_: Run, port: int | None) -> None:
-    """The live part: always done, at the time that it is now."""
+@contextmanager
+def service(run_: Run, port: int | None) -> Iterator[live.Starting]:
+    """The service, at the time that it is now: it starts while other steps are done."""
+    with ExitStack() as held:
+        with failures.explained("decide", run_.settings.state / LOG):
+            starting = held.enter_context(live.starting(run_.settings, port, now_of(run_)))
+        yield starting
 
-    def live() -> Figures:
-        at_us = now_of(run_)
-        found: Live = decide_live(run_.settings, _people(run_, at_us), at_us, port, run_.console)
+
+def decide(run_: Run, service: live.Starting) -> None:
+    """The live part."""
+
+    def do() -> Figures:
+        people = _people(run_, now_of(run_))
+        found = live.decide_live(run_.settings, service, people, run_.console, evidently_pages.load)
         return {"decisions": found.figures(), "live": found.relived.figures() | distributed.figures(run_.settings)}
 
-    def compared() -> Figures:
-        found = parity(run_.settings)
+    run_.figures |= run_.step("decide", do)
+
+
+def compare(run_: Run) -> Parity:
+    """Everything that was served, made again: decisions from their receipts, and features from the lake."""
+    compared = list[Parity]()
+
+    def do() -> Figures:
+        compared.append(found := parity(run_.settings))
         run_.console.print(found.table())
         return {"vectors": found.vectors, "not_comparable": found.not_comparable, "wrong": found.wrong}
 
-    run_.figures |= run_.step("decide", live)
     run_.figures["replay"] = run_.step("replay", lambda: _replayed(run_))
-    run_.figures["parity"] = run_.step("parity", compared)
+    run_.figures["parity"] = run_.step("parity", do)
+    return compared[0]
 
 
 def _replayed(run_: Run) -> Figures:
@@ -45,13 +63,13 @@ def _people(run_: Run, at_us: int, most: int = 500) -> list[str]:
     return list(now.sort_values(["anchor_us", "user_id"], ascending=False)["user_id"].head(most))
 
 
-def weekly_report(run_: Run) -> None:
-    """The report of the week that ends with the newest event or decision."""
+def weekly_report(run_: Run, compared: Parity) -> None:
+    """The report of the week that ends with the newest event or decision. compared: all that was served."""
 
     def do() -> Figures:
         from monitoring.report import report
 
-        written = report(run_.settings)
+        written = report(run_.settings, compared=compared)
         for verdict in written.figures["verdicts"]:
             run_.console.print(f"  {verdict['title']}")
         return {"report": str(written.page)}

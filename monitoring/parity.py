@@ -36,7 +36,7 @@ AT_ONCE = 20_000
 SHOWN, ALIKE = 20, 3
 """Wrong vectors that are looked into, and how many of them may be wrong in the same features."""
 FILE = "parity.json"
-COLUMNS = ["decision_id", "at_us", "user_id", "features", "event_us", "applied_position", "reasons"]
+COLUMNS = ["decision_id", "at_us", "user_id", "features", "event_us", "applied_position", "reasons", "unavailable"]
 
 UNKNOWN = "for people nobody has seen"
 UNREAD = "whose features could not be read"
@@ -183,7 +183,7 @@ def not_comparable(receipt: Receipt, last_position: int) -> str | None:
     last_position: the lake's.
     """
     if receipt["features"] is None:
-        return UNREAD if receipt["reasons"][0].startswith("the online store") else UNKNOWN
+        return UNKNOWN if receipt["unavailable"] is None else UNREAD
     if STALE in receipt["reasons"]:
         return SAID_STALE
     if any(r.startswith("features as of ") for r in receipt["reasons"]):

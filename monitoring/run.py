@@ -1,7 +1,9 @@
 """The whole loop once, from events to the weekly page: what `make run` does. It goes on where it stopped.
 
-events ─► features ─► train ─► promote ─► evaluate ─► segments ─► build the Bento     done again when an input changed
-       ─► decide (serve, act live) ─► replay ─► parity ─► report ─► run.json          always done
+events ─► features ─► train ─► promote ─► evaluate ─► segments ─► the service starts
+       ─► build the Bento ─► experiment ─► decide (asked, acted live) ─► replay ─► parity ─► report ─► run.json
+
+The steps up to the experiment are done again when an input changed; the others always.
 """
 
 import json
@@ -54,10 +56,11 @@ def run(
         model_steps.evaluate(run_, champion)
         model_steps.compare_with_published(run_)
         data_steps.segments(run_, champion)
-        data_steps.build(run_, champion)
-        live_steps.decide(run_, port)
-        data_steps.experiment(run_)
-        live_steps.weekly_report(run_)
+        with live_steps.service(run_, port) as service:  # it starts meanwhile
+            data_steps.build(run_, champion)
+            data_steps.experiment(run_)
+            live_steps.decide(run_, service)
+        live_steps.weekly_report(run_, live_steps.compare(run_))
         run_.figures["seconds"]["total"] = round(time.monotonic() - began, 1)
         with failures.explained("summary", log):
             _finish(run_, port)

@@ -82,6 +82,10 @@ def row_of(position: int, event: Event) -> Row:
     )  # fmt: skip
 
 
+CONTENT = ("type", "name", "user_id", "anonymous_id", "properties", "traits", "context")
+"""The columns of which the content hash is made."""
+
+
 def content_hash(
     type: str,
     name: str | None,

@@ -359,7 +359,7 @@ class Lake:
         )
 
     def _list(self) -> State:
-        log = [_logged(name) for name in self.folder.sizes("log")]  # before the manifest, which may then say more
+        log = [_logged(name) for name in self.folder.names("log")]  # before the manifest, which may then say more
         manifest = self._manifest()
         live = sorted((f for f in log if f.last > manifest.through), key=lambda f: f.first)
         return State(manifest, tuple(live))

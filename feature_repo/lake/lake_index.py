@@ -7,6 +7,7 @@ whole, so it decides how long a look-up takes, and never what it gives.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ from feature_repo.storage import DamagedFile
 FILE = "lake_index.db"
 KEYS = ("user_id", "anonymous_id")
 TRIES = 5
+READERS = 2
+"""Files that are read at the same time: decompressing leaves other threads of Python alone."""
 
 
 class LakeIndex:
@@ -48,6 +51,18 @@ class LakeIndex:
 
         Columns as STORED. Raises RuntimeError where the files are replaced faster than they can be read.
         """
+        found = self._looked_up(users, anonymous_ids, None)
+        assert found is not None, "there is no limit"
+        return found
+
+    def few_rows(self, users: Collection[str], anonymous_ids: Collection[str], groups: int) -> pa.Table | None:
+        """The same rows; None where more row groups than `groups` would be read for them, or unknown files."""
+        found = self._looked_up(users, anonymous_ids, groups)
+        return None if found is None else found[0]
+
+    def _looked_up(
+        self, users: Collection[str], anonymous_ids: Collection[str], most: int | None
+    ) -> tuple[pa.Table, int] | None:
         keys = [
             _key(*pair) for pair in (*(("user_id", u) for u in users), *(("anonymous_id", a) for a in anonymous_ids))
         ]
@@ -55,16 +70,22 @@ class LakeIndex:
         for _ in range(TRIES):
             live = self.lake.files()
             found = self._index.find(live.versions, keys)
-            wanted: dict[str, list[int] | None] = {**found.places, **dict.fromkeys(found.unknown)}
+            if most is not None and (found.unknown or sum(map(len, found.places.values())) > most):
+                return None
+            groups: dict[str, list[int] | None] = {**found.places, **dict.fromkeys(found.unknown)}
+            wanted = {name: live.versions[name] for name in groups}
+
+            def read(name: str) -> list[pa.Table]:
+                return list(self._rows(name, wanted[name], groups[name], values))  # noqa: B023 (used in this turn only)
+
             try:
-                read = {name: self._rows(name, live.versions[name], groups, values) for name, groups in wanted.items()}
-                parts = [rows for of_file in read.values() for rows in of_file]
+                with ThreadPoolExecutor(READERS) as pool:
+                    parts = [rows for of_file in pool.map(read, groups) for rows in of_file]
             except FileNotFoundError:  # a compaction has removed it
                 continue
             except pa.ArrowInvalid as error:
                 raise DamagedFile(f"{self.lake.folder.uri}: a file cannot be read; {error}. {RESTORE}") from error
-            now = self.lake.files().versions
-            if all(now.get(name) == live.versions[name] for name in wanted):
+            if self.lake.folder.unchanged(wanted):
                 return pa.concat_tables([STORED.empty_table(), *parts]), live.last_position
         raise RuntimeError(f"{self.lake.folder.uri}: its files were replaced {TRIES} times while they were read")
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from feature_repo.contract.events import ANONYMOUS
 from feature_repo.contract.origin import first_received
-from feature_repo.history.history_store import EDGES, content_hash, open_history, row_of
+from feature_repo.history.history_store import CONTENT, EDGES, content_hash, open_history, row_of
 from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.lake_sql import STORED
 from feature_repo.lake.log_to_lake import AT_ONCE, drain, log_file
@@ -81,16 +81,13 @@ def _smallest(events: pa.Table, places: Sequence[int]) -> int:
         return (
             first,
             row["ts_us"],
-            content_hash(**{n: row[n] for n in _CONTENT}),
+            content_hash(**{n: row[n] for n in CONTENT}),
             row["received_us"],
             row["position"],
             place,
         )
 
     return min(rank(p, row) for p, row in zip(places, events.take(places).to_pylist(), strict=True))[-1]
-
-
-_CONTENT = ("type", "name", "user_id", "anonymous_id", "properties", "traits", "context")
 
 
 def _with(settings: Settings, index: LakeIndex, users: Collection[str], anonymous_ids: Collection[str]) -> pa.Table:

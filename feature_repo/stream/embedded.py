@@ -30,6 +30,8 @@ from feature_repo.stream.stream import Stream
 
 DRAIN_S = 30.0
 """How often the lake gets what the log has."""
+REST = 2.0
+"""How much longer than it worked the slow lane rests while many are due: this process answers requests, too."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,7 @@ class Embedded:
         quarantine = Quarantine(settings.quarantine)
         self.log = SqliteLog(path, lake.last_position() + 1, self.history.position(), on_poison=quarantine.poison)
         self.processor = Processor(settings, self.history, clock, Past(settings))
-        self.stream = Stream(self.log, self.processor, polled=lambda: self.log.polled)
+        self.stream = Stream(self.log, self.processor, polled=lambda: self.log.polled, rest=REST)
         self.pending = Pending(self.stream, self.history.reader(), self.log.last)
         self._stop = threading.Event()
         self._drainer = threading.Thread(target=self._drain, name="lake", daemon=True)

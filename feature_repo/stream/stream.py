@@ -24,6 +24,8 @@ BEHIND_S = 2.0
 """For how long events go first while more wait than are applied together: the fewer rows have to be written."""
 TICK_S = 0.25
 """How often it is looked whose rows have changed by themselves."""
+MANY = 10
+"""Rows that the slow lane has written at once from which on it rests."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Stream:
     begun: set once this one has its part of the log, and what came of it at first is applied.
     reopen: opens the log anew after an error of it, for one that has to be.
     polled: the position up to which `log.poll` has given everything, of a log that has positions.
+    rest: how much longer than it worked the slow lane rests while many are due in it.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Stream:
         processor: Processor,
         reopen: Callable[[], EventLog] | None = None,
         polled: Callable[[], int] = lambda: 0,
+        rest: float = 0.0,
     ) -> None:
+        self._rest = rest
         self.log, self.processor, self._reopen, self._polled = log, processor, reopen, polled
         self.applied = 0
         self.begun = threading.Event()
@@ -60,7 +65,7 @@ class Stream:
             threading.Thread(target=self._again, args=(step,), name=name, daemon=True)
             for name, step in (
                 ("stream", self._step),
-                ("slow lane", lambda: processor.refresh_slow(TICK_S)),
+                ("slow lane", self._slow_step),
                 ("heavy lane", lambda: processor.refresh_heavy(TICK_S)),
             )
         ]
@@ -107,6 +112,12 @@ class Stream:
                     _log.exception("the %s cannot go on, and tries again", name)
                 self._errors[name] = f"{type(e).__name__}: {e}"
                 self._stop.wait(1)
+
+    def _slow_step(self) -> None:
+        """One step of the slow lane; and, where many are due in it, a rest: events and questions come first."""
+        began = time.monotonic()
+        if self.processor.refresh_slow(TICK_S) >= MANY:
+            self._stop.wait(self._rest * (time.monotonic() - began))
 
     def _step(self) -> None:
         with self._next_turn:  # who waits for a pause gets it before the next step

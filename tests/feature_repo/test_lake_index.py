@@ -18,6 +18,7 @@ from feature_repo.lake.lake import Lake
 from feature_repo.lake.lake_index import LakeIndex
 from feature_repo.lake.lake_sql import ROW_GROUP, STORED
 from feature_repo.lake.log_to_lake import drain, log_file
+from feature_repo.lake.past import Past
 from feature_repo.log.sqlite_log import SqliteLog
 from feature_repo.settings import Settings
 from tests.feature_repo import histories, oracle
@@ -53,6 +54,17 @@ def agree(settings: Settings, rows: list[histories.Row]) -> None:
         assert looked_up(settings, user) == expected(rows, user), user
 
 
+def pasts_agree(settings: Settings, rows: list[histories.Row]) -> None:
+    """What a history is given of senders is the same by the index, where it can be, and by a search."""
+    senders = [*histories.USERS, *(f"anon:{d}" for d in histories.DEVICES), "nobody", "anon:nobody"]
+    by_search, counted = Past(settings, row_groups=-1), oracle.canonical(rows)
+    for some in (*([sender] for sender in senders), senders):
+        found = sorted(by_search(some), key=lambda row: row.key)
+        assert sorted(Past(settings)(some), key=lambda row: row.key) == found
+        sent = {(r["user_id"] or f"anon:{r['anonymous_id']}", r["message_id"]) for r in counted}
+        assert {row.key for row in found} == {key for key in sent if key[0] in some}
+
+
 @given(data=st.data())
 def test_a_look_up_is_the_same_whatever_log_lake_and_index_hold(home: Path, data: st.DataObject) -> None:
     settings = Settings(home=home / str(next(HOMES)), domain="saas")
@@ -82,10 +94,13 @@ def test_a_look_up_is_the_same_whatever_log_lake_and_index_hold(home: Path, data
         drain(settings)
         log.trim(log.last)
         agree(settings, rows)
+        pasts_agree(settings, rows)
         index.lake.erase(["u2"])  # rewrites files under their names, and the index is not told
         agree(settings, [r for r in rows if r["user_id"] != "u2"])
+        pasts_agree(settings, [r for r in rows if r["user_id"] != "u2"])
         index.refresh()
         agree(settings, [r for r in rows if r["user_id"] != "u2"])
+        pasts_agree(settings, [r for r in rows if r["user_id"] != "u2"])
 
 
 def test_a_lake_elsewhere_is_looked_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +141,8 @@ def test_what_is_read_does_not_grow_with_the_others(
         read.clear()
         assert user_events.around(settings, "u7").num_rows == 1
         per_size.append(sum(read))
+        read.clear()
+        assert len(list(Past(settings)(["u7"]))) == 1 and 0 < sum(read) <= ROW_GROUP
     assert max(per_size) <= ROW_GROUP
 
 

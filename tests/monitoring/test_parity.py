@@ -106,10 +106,7 @@ def test_without_a_decision_nothing_is_compared(tmp_path: Path) -> None:
     [
         ({}, None),
         ({"features": None, "reasons": ["unknown user: default journey"]}, UNKNOWN),
-        (
-            {"features": None, "reasons": ["the online store did not answer (it took too long): default journey"]},
-            UNREAD,
-        ),
+        ({"features": None, "unavailable": "the online store did not answer (it took too long)"}, UNREAD),
         ({"reasons": [STALE, "score 0.5"]}, SAID_STALE),
         ({"reasons": ["features as of 2023-11-14T22:13:20.000000Z: a window has ended since"]}, SAID_OLDER),
         ({"applied_position": None}, NO_POSITION),
@@ -118,7 +115,7 @@ def test_without_a_decision_nothing_is_compared(tmp_path: Path) -> None:
     ],
 )
 def test_why_a_receipt_is_not_comparable(differs: dict[str, Any], why: str | None) -> None:
-    receipt = {"features": "{}", "reasons": ["score 0.5"], "applied_position": 7}
+    receipt = {"features": "{}", "reasons": ["score 0.5"], "applied_position": 7, "unavailable": None}
     assert not_comparable(receipt | differs, last_position=7) == why
 
 
